@@ -1,0 +1,5 @@
+"""Multimodal session recommendation for RecBole."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
