@@ -1,5 +1,36 @@
-"""Multimodal session recommendation for RecBole."""
+"""Multimodal session recommendation for RecBole.
+
+>>> from recbole_mm import register_model, available_models
+>>> from recbole_mm.run import run
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recbole_mm.config import MMConfig
+    from recbole_mm.errors import MMError
+    from recbole_mm.model.base import MMSequentialRecommender
+    from recbole_mm.registry import available_models, register_model
+
 __version__ = "0.1.0"
+__all__ = ["MMConfig", "MMError", "MMSequentialRecommender", "available_models", "register_model"]
+
+# Imported on first use: importing the package must not import torch. The function `run` is not
+# here, because the module recbole_mm.run has that name.
+_HOMES = {
+    "MMConfig": "config",
+    "MMError": "errors",
+    "MMSequentialRecommender": "model.base",
+    "available_models": "registry",
+    "register_model": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recbole_mm' has no attribute '{name}'")
+    return getattr(import_module(f"recbole_mm.{_HOMES[name]}"), name)

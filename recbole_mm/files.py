@@ -23,7 +23,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path
         Final name. Missing parent folders are made.
     mode
-        ``"w"`` for UTF-8 text with ``\\n`` line ends, ``"wb"`` for bytes.
+        ``"w"`` for UTF-8 text with bare line feeds, ``"wb"`` for bytes.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,338 @@
+"""The configuration of one run: RecBole's layers, ours, the user's files, the command line.
+
+Two RecBole 1.2.1 habits are dropped on purpose: reading ``sys.argv`` inside the class, and passing
+values through ``eval``. Every value carries its source, so that an error can name file and key.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.config import Config
+from recbole.utils import InputType, ModelType
+
+from recbole_mm import compat, keys, registry, yaml_files
+from recbole_mm.errors import ConfigError
+
+# Keys that say where and how loudly a run computes; they cannot change its numbers.
+# The data themselves are pinned by the fingerprint in result.json, not by their folder's name.
+NOT_HASHED = (
+    "run_folder",
+    "checkpoint_dir",
+    "data_path",
+    "feature_path",
+    "tensorboard",
+    "gpu_id",
+    "use_gpu",
+    "worker",
+    "state",
+    "show_progress",
+    "loss_decimal_place",
+    "wandb_project",
+)
+_COMMAND_LINE = "command line"
+_log = logging.getLogger(__name__)
+
+
+class MMConfig(Config):
+    """Configuration of one model on one data set.
+
+    Layers, later ones win key by key: RecBole's overall, model and data set YAML; this package's
+    ``properties/overall.yaml``, ``model/<Model>.yaml``, ``model/<Model>.<preset>.yaml``,
+    ``dataset/<Dataset>.yaml``; the user's files in order; ``overrides``.
+
+    Parameters
+    ----------
+    model
+        Name of a model, or a model class. None takes the key ``model`` of the files or overrides.
+    dataset
+        Name of the data set. None takes the key ``dataset``.
+    config_files
+        YAML files of the user.
+    overrides
+        Keys from the command line, as plain values.
+
+    Attributes
+    ----------
+    spec
+        The model's :class:`~recbole_mm.registry.ModelSpec`.
+
+    Raises
+    ------
+    ConfigError
+        An unknown model, preset or key, or a value of the wrong type or out of range.
+    """
+
+    spec: registry.ModelSpec
+
+    def __init__(
+        self,
+        model: str | type | None,
+        dataset: str | None,
+        config_files: Sequence[str | Path] = (),
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        compat.require_versions()
+        self._inner: dict[str, list[tuple[str, Any]]] = {}
+        self._outer: dict[str, list[tuple[str, Any]]] = {}
+        self._plain: dict[str, Any] = {}
+        super().__init__(model, dataset, list(config_files), dict(overrides or {}))
+
+    # ---- Reading the layers (called by RecBole's constructor, in this order) ----
+
+    def _init_parameters_category(self) -> None:
+        """Copy RecBole's lists of names: the original lets every Config append to global lists."""
+        super()._init_parameters_category()
+        self.parameters = {name: list(names) for name, names in self.parameters.items()}
+
+    def _build_yaml_loader(self) -> type[yaml_files.PlainLoader]:
+        """Return our loader; the original adds a resolver to ``yaml.FullLoader`` for everyone."""
+        return yaml_files.PlainLoader
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        """Return values as they are; the original passes texts through ``eval``."""
+        return config_dict
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        """Return nothing: the command line arrives as ``overrides``."""
+        return {}
+
+    def _load_config_files(self, file_list: Sequence[str | Path]) -> dict[str, Any]:
+        """Read the user's files."""
+        merged: dict[str, Any] = {}
+        for file in file_list:
+            layer = yaml_files.load_yaml(file)
+            self._note(self._outer, layer, yaml_files.short(file))
+            merged.update(layer)
+        return merged
+
+    def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        """Take the overrides."""
+        self._note(self._outer, config_dict, _COMMAND_LINE)
+        return copy.deepcopy(config_dict)
+
+    def _get_model_and_dataset(
+        self, model: str | type | None, dataset: str | None
+    ) -> tuple[str, type, str]:
+        """Find the model in our registry instead of RecBole's modules."""
+        model = model if model is not None else self.external_config_dict.get("model")
+        dataset = dataset if dataset is not None else self.external_config_dict.get("dataset")
+        for key, value, example in (("model", model, "SRIM"), ("dataset", dataset, "Cellphones")):
+            if value is None:
+                raise ConfigError(f"which {key}? Give --{key}, for example --{key}={example}")
+        self.spec = registry.spec_of(model)  # type: ignore[arg-type]
+        return self.spec.name, self.spec.load(), str(dataset)
+
+    def _update_internal_config_dict(self, file: str | Path) -> dict[str, Any]:
+        """Add one layer below the user's."""
+        layer = yaml_files.load_yaml(file)
+        self._note(self._inner, layer, yaml_files.short(file))
+        self.internal_config_dict.update(layer)
+        return layer
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        """Read RecBole's layers, then ours."""
+        self._known = keys.known_keys(self.spec)
+        super()._load_internal_config_dict(model, model_class, dataset)
+        self._update_internal_config_dict(yaml_files.path("overall.yaml"))
+        defaults = registry.defaults_file(self.spec)
+        if defaults is not None:
+            self._update_internal_config_dict(defaults)
+        by_dataset = self._dataset_layer(dataset)
+        preset = {**self.internal_config_dict, **by_dataset, **self.external_config_dict}["preset"]
+        if preset != "sound":
+            file = registry.defaults_file(self.spec, self._known["preset"].check(preset, "preset"))
+            self._update_internal_config_dict(str(file))
+        self._note(self._inner, by_dataset, f"properties/dataset/{dataset}.yaml")
+        self.internal_config_dict.update(by_dataset)
+
+    def _dataset_layer(self, dataset: str) -> dict[str, Any]:
+        """Read our YAML of the data set, without keys that only other models have.
+
+        So one file can name the item columns for the models that read columns at all.
+        """
+        file = yaml_files.path("dataset", f"{dataset}.yaml")
+        layer = yaml_files.load_yaml(file) if file.is_file() else {}
+        elsewhere = set(keys.section("shared")) - set(self._known)
+        return {key: value for key, value in layer.items() if key not in elsewhere}
+
+    def _note(self, history: dict[str, list[tuple[str, Any]]], layer: Mapping, source: str) -> None:
+        """Remember where each key of a layer comes from."""
+        for key, value in layer.items():
+            history.setdefault(key, []).append((source, value))
+
+    # ---- Checking ----
+
+    def source(self, key: str) -> str:
+        """Return where the value of a key comes from: a file, ``command line`` or ``program``."""
+        history = self._outer.get(key) or self._inner.get(key)
+        return history[-1][0] if history else "program"
+
+    def _given(self, key: str) -> bool:
+        """Return whether the user set a key to something other than ``~``."""
+        return self.external_config_dict.get(key) is not None
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        """Merge the layers and check every key and value, before anything heavy is done."""
+        merged = super()._get_final_config_dict()
+        native = merged.pop("MODEL_TYPE")
+        merged.update(model=self.model, dataset=self.dataset)
+        for key in merged:
+            if key not in self._known:
+                raise keys.unknown_key(key, self.source(key), self._known, self.model)
+        plain = {k: self._known[k].check(v, self.source(k)) for k, v in merged.items()}
+        plain["metrics"], plain["topk"] = _listed(plain["metrics"]), _listed(plain["topk"])
+        self._plain = copy.deepcopy(plain)
+        self._check_together(plain)
+        # One kind of rows, candidates and history for every model, whatever RecBole calls it.
+        return {**plain, "MODEL_TYPE": ModelType.SEQUENTIAL, "NATIVE_MODEL_TYPE": native}
+
+    def _check_together(self, values: dict[str, Any]) -> None:
+        """Check keys that must fit each other."""
+        metric, _, k = values["valid_metric"].partition("@")
+        names = [name.lower() for name in values["metrics"]]
+        if metric.lower() not in names or k not in map(str, values["topk"]):
+            raise self._misfit("valid_metric", f"a metric of {values['metrics']} @ {values['topk']}")
+        fixed = yaml_files.load_yaml(yaml_files.path("overall.yaml"))["eval_args"]
+        if values["eval_args"] != fixed:
+            raise self._misfit(
+                "eval_args", f"{fixed}; use split_by, split_ratio and eval_targets instead"
+            )
+        if values.get("loss_type") == "CE" and values["train_neg_sample_args"]:
+            raise self._misfit("train_neg_sample_args", "~ because loss_type is CE")
+        heads, width = values.get("n_heads"), values.get("hidden_size")
+        if isinstance(heads, int) and isinstance(width, int) and width % heads:
+            raise self._misfit("n_heads", f"a divisor of hidden_size = {width}")
+
+    def _misfit(self, key: str, expected: str) -> ConfigError:
+        """Return the error of a key that does not fit another."""
+        value = self._plain.get(key)
+        return ConfigError(
+            f"{self.source(key)}: {key} = {value!r} is not accepted; expected {expected}"
+        )
+
+    # ---- Values that are computed ----
+
+    def _set_default_parameters(self) -> None:
+        """Fill in paths, columns and negative sampling, then what RecBole derives."""
+        values = self.final_config_dict
+        root = Path(values["data_path"] or yaml_files.default_data_path())
+        values["data_path"] = str(root)
+        if values["train_neg_sample_args"] is None and self._needs_negatives():
+            values["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
+        try:
+            super()._set_default_parameters()
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+            raise ConfigError(f"RecBole refuses the configuration: {error}") from error
+        # RecBole sends ml-100k to the copy in its own wheel; here it lies like any other data set.
+        values["data_path"] = str(root / self.dataset)
+        values["feature_path"] = values["feature_path"] or str(self._feature_folder())
+        if values["load_col"] is None:
+            values["load_col"] = self._columns()
+
+    def _needs_negatives(self) -> bool:
+        """Return whether the loss compares the target with sampled items (see compat, remedy 6)."""
+        input_type = getattr(self.model_class, "input_type", None)
+        return bool(
+            input_type == InputType.PAIRWISE or self.final_config_dict.get("loss_type") == "BPR"
+        )
+
+    def _feature_folder(self) -> Path:
+        """Return the data folder if features can be written there or are there, else a cache."""
+        folder = Path(self.final_config_dict["data_path"])
+        parent = next((p for p in (folder, *folder.absolute().parents) if p.exists()), folder)
+        if os.access(parent, os.W_OK) or any(folder.glob(f"{self.dataset}.*.itememb")):
+            return folder
+        return Path("feature_cache") / self.dataset
+
+    def _columns(self) -> dict[str, list[str]]:
+        """Return the columns the model needs, per file."""
+        values = self.final_config_dict
+        item = values["ITEM_ID_FIELD"]
+        columns = {"inter": [values["USER_ID_FIELD"], item, values["TIME_FIELD"]]}
+        wanted = values.get("selected_features")
+        if wanted:
+            self._check_item_columns(wanted)
+            columns["item"] = [item, *wanted]
+        return columns
+
+    def _check_item_columns(self, wanted: list[str]) -> None:
+        """Check ``selected_features`` against the header of the item file, where there is one."""
+        file = Path(self.final_config_dict["data_path"], f"{self.dataset}.item")
+        if not file.is_file():
+            return
+        with open(file, encoding="utf-8-sig") as stream:
+            header = [name.split(":")[0] for name in stream.readline().rstrip("\r\n").split("\t")]
+        missing = [name for name in wanted if name not in header]
+        if missing:
+            raise self._misfit("selected_features", f"columns of {file}: {', '.join(header[1:])}")
+
+    def _init_device(self) -> None:
+        """Choose the device without touching ``CUDA_VISIBLE_DEVICES``.
+
+        RecBole overwrites that variable with ``gpu_id``, and so takes a GPU that a scheduler gave
+        to somebody else. Here ``gpu_id`` counts among the devices that are visible.
+        """
+        values = self.final_config_dict
+        values.update(single_spec=True, local_rank=0, device=torch.device("cpu"))
+        chosen = "" if values["gpu_id"] is None else str(values["gpu_id"]).strip()
+        if not values["use_gpu"] or not chosen or not torch.cuda.is_available():
+            return
+        number, count = chosen.split(",")[0].strip(), torch.cuda.device_count()
+        if not number.isdigit() or int(number) >= count:
+            raise self._misfit("gpu_id", f"one of 0 … {count - 1}, the CUDA devices visible here")
+        if "," in chosen:
+            _log.warning("gpu_id = %s: a run computes on one GPU; taking %s", chosen, number)
+        values["device"] = torch.device("cuda", int(number))
+
+    # ---- Use ----
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set a value from the program; a key a user may set also changes ``to_plain``."""
+        super().__setitem__(key, value)
+        if key in self._plain:
+            self._plain[key] = self._known[key].check(value, "program")
+            self._outer.setdefault(key, []).append(("program", value))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return all keys a user may set, as plain values.
+
+        Written as YAML and given to ``--config_files``, they make an equal configuration.
+        """
+        return copy.deepcopy(self._plain)
+
+    def hash(self) -> str:
+        """Return 16 hexadecimal digits that change with every key that can change the numbers."""
+        counted = {key: value for key, value in self._plain.items() if key not in NOT_HASHED}
+        text = json.dumps(counted, sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def explain(self, key: str) -> str:
+        """Return a key's value, its sources from the strongest down, what it accepts and does.
+
+        Raises
+        ------
+        ConfigError
+            The key is unknown.
+        """
+        if key not in self._known:
+            raise keys.unknown_key(key, "explain", self._known, self.model)
+        row = self._known[key]
+        lines = [f"{key} = {self.final_config_dict.get(key)!r}", f"  accepts {row.expected()}"]
+        lines += [f"  {row.help}"] if row.help else []
+        history = [*self._inner.get(key, []), *self._outer.get(key, [])]
+        lines += [f"  {value!r} from {source}" for source, value in reversed(history)]
+        return "\n".join(lines)
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return a single value as a list of one."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]

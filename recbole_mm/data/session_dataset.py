@@ -1,0 +1,342 @@
+"""SessionDataset: the one dataset class that every model, ours or stock, is run on.
+
+The protocol (``split_by``, ``split_ratio``, ``train_prefixes``, ``eval_targets``, ``cold_targets``)
+decides the rows, never the model. Three things differ from RecBole's ``SequentialDataset``:
+
+* whole sessions go to one part; RecBole's ratio splits cut inside sessions;
+* times are compared as float64. RecBole turns them into float32 first, which rounds today's epoch
+  seconds to steps of 128 s and so reorders a session;
+* ids are numbered in the sorted order of their tokens, and items come from ``.inter`` alone, so
+  that neither the order of the rows nor the presence of features changes the candidates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.data.dataset.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_mm.data.atomic import header, read_atomic, require_columns
+from recbole_mm.data.card import DatasetCard, load_dataset_card
+from recbole_mm.data.sessions import (
+    Rows,
+    Sessions,
+    Split,
+    concatenate,
+    group_sessions,
+    make_rows,
+    split_leave_one_out,
+    split_whole,
+)
+from recbole_mm.errors import DataError
+
+if TYPE_CHECKING:
+    from recbole_mm.data.features import ItemFeatures
+
+logger = logging.getLogger(__name__)
+
+# Epoch milliseconds of today are 1.7e12, epoch seconds 1.7e9; nothing real lies near the border.
+_MILLISECONDS = 1e11
+
+
+class SessionDataset(SequentialDataset):
+    """Sessions, split as the protocol says.
+
+    Attributes
+    ----------
+    card
+        What ``dataset.json`` says about the data.
+    split
+        The three parts as sessions (set by :meth:`build`).
+    train_sessions
+        ``split.train``: all that graphs and other statistics may see.
+    train_counts
+        ``(n_items,)`` int64: how often an item occurs in ``train_sessions``.
+    item_features
+        Pretrained vectors aligned with the item ids, or None if the model uses none.
+    counts
+        What was dropped, cut and cold, by name.
+    """
+
+    split: Split
+    item_feat: pd.DataFrame | None
+    train_sessions: Sessions
+    train_counts: np.ndarray
+
+    def __init__(self, config: Any) -> None:
+        self.card: DatasetCard = load_dataset_card(config["data_path"])
+        self.item_features: ItemFeatures | None = None
+        self.counts: dict[str, int] = {}
+        self._rows: dict[str, Rows] = {}
+        super().__init__(config)
+
+    # Loading: RecBole's steps with a strict reader.
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        inter = Path(dataset_path) / f"{token}.inter"
+        if not inter.is_file():
+            raise DataError(
+                f"{inter}: no such file. Put the data set there, name its parent folder with "
+                "--data_path, or make one with `recbole-mm prepare`."
+            )
+        require_columns(inter, header(inter), (self.uid_field, self.iid_field, self.time_field))
+        super()._load_data(token, dataset_path)
+        if self.item_feat is not None:
+            known = self.item_feat[self.iid_field].isin(self.inter_feat[self.iid_field].unique())
+            self.counts["items_only_in_item_file"] = int((~known).sum())
+            self.item_feat = self.item_feat[known].reset_index(drop=True)
+
+    def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
+        load, unload = self._get_load_and_unload_col(source)
+        types = header(filepath)
+        names = [n for n in types if (not load or n in load) and not (unload and n in unload)]
+        if load == set() or not names:
+            return None
+        require_columns(Path(filepath), types, load or ())
+        frame = read_atomic(filepath, names)
+        if source == FeatureSource.INTERACTION:
+            self._check_interactions(Path(filepath), frame)
+        for name in names:
+            self._register(name, FeatureType(types[name]), source, frame)
+        if source == FeatureSource.ITEM:
+            self.counts["duplicate_item_rows"] = int(frame[self.iid_field].duplicated().sum())
+        return frame
+
+    def _register(self, name: str, kind: FeatureType, source: Any, frame: pd.DataFrame) -> None:
+        """Note a column's type as RecBole does and bring its cells into RecBole's form."""
+        width = 1
+        if kind.value.endswith("seq"):
+            separator = self.config["seq_separator"]
+            cells = [
+                np.array([part for part in cell.split(separator) if part]) for cell in frame[name]
+            ]
+            frame[name] = [c.astype(float) for c in cells] if kind.value == "float_seq" else cells
+            width = max(map(len, cells))
+        elif kind == FeatureType.TOKEN:
+            frame[name] = frame[name].where(frame[name] != "", np.nan)
+        self.set_field_property(name, kind, source, width)
+        if "float" in kind.value:
+            self.field2bucketnum[name] = 2
+
+    def _check_interactions(self, path: Path, frame: pd.DataFrame) -> None:
+        """Refuse interactions without session, item or time, and times of two units."""
+        for name in (self.uid_field, self.iid_field):
+            _raise_where(frame[name] == "", path, f"{name} is empty")
+        time = frame[self.time_field]
+        _raise_where(time.isna(), path, f"{self.time_field} is empty")
+        milliseconds = time >= _MILLISECONDS
+        if milliseconds.any() and (~milliseconds & (time > 0)).any():
+            _raise_where(
+                milliseconds,
+                path,
+                f"{self.time_field} is in milliseconds, other rows are in seconds",
+            )
+
+    def _get_remap_list(self, field_list: np.ndarray) -> list[tuple[Any, str, FeatureType]]:
+        """Put the sorted tokens first, so that ids do not depend on the order of the rows."""
+        remap_list: list[tuple[Any, str, FeatureType]] = super()._get_remap_list(field_list)
+        if not remap_list:
+            return remap_list
+        tokens, _ = self._concat_remaped_tokens(remap_list)
+        first = pd.DataFrame({field_list[0]: np.unique(tokens[~pd.isna(tokens)].astype(str))})
+        return [(first, field_list[0], FeatureType.TOKEN), *remap_list]
+
+    # Splitting.
+
+    def build(self) -> list[Dataset]:
+        """Split the sessions and return the training, validation and test data sets.
+
+        The three copies share every attribute but ``inter_feat``.
+
+        Raises
+        ------
+        DataError
+            If the protocol does not fit the data (made-up times, an empty part).
+        """
+        sessions = self._sessions()
+        self.split = self._split(sessions)
+        self.train_sessions = self.split.train
+        self.train_counts = np.bincount(self.train_sessions.items, minlength=self.item_num)
+        self._rows = self._make_rows()
+        Dataset._change_feat_format(self)
+        self._set_list_fields()
+        self._log_counts()
+        return [self.copy(self._interaction(rows)) for rows in self._rows.values()]
+
+    def _sessions(self) -> Sessions:
+        """Collect the sessions of two or more items."""
+        frame = self.inter_feat
+        columns = (
+            frame[name].to_numpy() for name in (self.uid_field, self.iid_field, self.time_field)
+        )
+        sessions = group_sessions(*columns)
+        long_enough = sessions.lengths() > 1
+        self.counts["sessions"] = len(sessions)
+        self.counts["sessions_of_one_item"] = int((~long_enough).sum())
+        if not long_enough.any():
+            raise DataError(
+                f"{self.dataset_name}: no session has two items, so there is nothing to predict. "
+                f"Is USER_ID_FIELD={self.uid_field} the column that names the session?"
+            )
+        return sessions.take(np.flatnonzero(long_enough))
+
+    def _split(self, sessions: Sessions) -> Split:
+        split_by, ratio = self.config["split_by"], self.config["split_ratio"]
+        if split_by == "leave_one_out":
+            return split_leave_one_out(sessions)
+        if split_by == "session_time":
+            self._refuse_made_up_times(sessions)
+            return split_whole(sessions, ratio, np.arange(len(sessions)))
+        # Draw over the sessions in the order of their tokens: the file's order must not matter.
+        draw = np.random.default_rng(self.config["split_seed"]).permutation(len(sessions))
+        return split_whole(sessions, ratio, np.argsort(sessions.session)[draw])
+
+    def _times_are_made_up(self, sessions: Sessions) -> bool:
+        """Tell whether times are a position inside the session, or one and the same for all."""
+        positional = np.array_equal(sessions.last_time, sessions.lengths())
+        constant = len(np.unique(sessions.last_time)) == 1
+        return self.card.timestamps == "positional" or positional or constant
+
+    def _refuse_made_up_times(self, sessions: Sessions) -> None:
+        if self._times_are_made_up(sessions):
+            raise DataError(
+                f"{self.dataset_name}: {self.time_field} is only a position inside the session, so "
+                "a split by time would be meaningless. Use --split_by=session_random or "
+                "--split_by=leave_one_out."
+            )
+
+    def _make_rows(self) -> dict[str, Rows]:
+        """Make the rows of the three parts and count what was cut and what is cold."""
+        eval_targets = self.config["eval_targets"] if self.split.whole else "last"
+        targets = {"train": "all_prefixes" if self.config["train_prefixes"] else "last"}
+        length = self.config["MAX_ITEM_LIST_LENGTH"]
+        rows = {}
+        for name, part in self.split.parts().items():
+            made = make_rows(part, targets.get(name, eval_targets), length)
+            cold = self.train_counts[made.target] == 0
+            self.counts[f"{name}_sessions"] = len(part)
+            self.counts[f"{name}_truncated_histories"] = made.truncated
+            if name != "train":
+                self.counts[f"{name}_cold_targets"] = int(cold.sum())
+                made = made.take(~cold) if self.config["cold_targets"] == "drop" else made
+            self.counts[f"{name}_rows"] = len(made)
+            rows[name] = made
+        self.counts["items"] = self.item_num - 1
+        self.counts["items_unseen_in_training"] = int((self.train_counts[1:] == 0).sum())
+        return rows
+
+    def _set_list_fields(self) -> None:
+        """Register ``item_id_list`` and ``item_length``, the fields that sequential models read."""
+        self.item_id_list_field = self.iid_field + self.config["LIST_SUFFIX"]
+        self.set_field_property(
+            self.item_id_list_field,
+            FeatureType.TOKEN_SEQ,
+            FeatureSource.INTERACTION,
+            self.max_item_list_len,
+        )
+        self.set_field_property(
+            self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1
+        )
+
+    def _interaction(self, rows: Rows) -> Interaction:
+        columns = {
+            self.uid_field: rows.session,
+            self.iid_field: rows.target,
+            self.item_id_list_field: rows.history,
+            self.item_list_length_field: rows.length,
+        }
+        return Interaction({name: torch.from_numpy(column) for name, column in columns.items()})
+
+    def _log_counts(self) -> None:
+        logger.info(
+            "%s: %s", self.dataset_name, ", ".join(f"{k} {v}" for k, v in self.counts.items())
+        )
+        if not self.split.whole and not self._times_are_made_up(self.split.test):
+            logger.warning(
+                "leave_one_out looks into the future: %.1f %% of the test targets are items that "
+                "training holds only after the test event. --split_by=session_time does not.",
+                100 * self.future_share(),
+            )
+
+    # What runs, tables and models ask for.
+
+    def rows(self, part: str) -> Rows:
+        """Return the rows of ``train``, ``valid`` or ``test``."""
+        return self._rows[part]
+
+    def tokens(self, ids: np.ndarray) -> list[str]:
+        """Return the item tokens of internal ids."""
+        return [str(token) for token in self.field2id_token[self.iid_field][ids]]
+
+    def session_tokens(self, ids: np.ndarray) -> list[str]:
+        """Return the session tokens of internal session ids."""
+        return [str(token) for token in self.field2id_token[self.uid_field][ids]]
+
+    def future_share(self) -> float:
+        """Return the share of test targets whose item no training session held before that time."""
+        first = np.full(self.item_num, np.inf)
+        np.minimum.at(first, self.train_sessions.items, self.train_sessions.time)
+        test = self.split.test
+        return float((first[test.items[test.offsets[1:] - 1]] > test.last_time).mean())
+
+    def leaky_sessions(self, targets: bool) -> Sessions:
+        """Return the sessions of all parts. LEAKY: only to show what published codes did.
+
+        Parameters
+        ----------
+        targets
+            False leaves the target, the last item, of validation and test sessions out.
+        """
+        parts = [self.split.test]
+        if self.split.whole:
+            parts = [self.split.valid, self.split.test]
+        if not targets:
+            parts = [part.cut(np.arange(len(part)), part.lengths() - 1) for part in parts]
+        return concatenate([self.split.train, *parts] if self.split.whole else parts)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of candidates, training sessions, and evaluation rows.
+
+        Two runs may stand in one table only if this agrees. It does not depend on how the training
+        sessions are cut into rows, because papers differ in that and it changes no candidate.
+        """
+        digest = hashlib.sha256()
+        for field in (self.iid_field, self.uid_field):
+            digest.update("\n".join(map(str, self.field2id_token[field])).encode())
+        train = self.train_sessions
+        arrays = [train.session, train.offsets, train.items]
+        for part in ("valid", "test"):
+            rows = self._rows[part]
+            arrays += [rows.session, rows.target, rows.history]
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+
+def _raise_where(bad: pd.Series, path: Path, what: str) -> None:
+    if bad.any():
+        line = int(np.argmax(bad.to_numpy())) + 2
+        raise DataError(
+            f"{path}, line {line}: {what} ({int(bad.sum())} such line(s)). Mend or remove them."
+        )
+
+
+def load_dataset(
+    model: str, dataset: str, config_files: Any = (), overrides: Mapping[str, Any] | None = None
+) -> SessionDataset:
+    """Read and split a data set as a run of ``model`` would, without building the model."""
+    from recbole_mm.config import MMConfig
+
+    built = SessionDataset(MMConfig(model, dataset, config_files, overrides))
+    built.build()
+    return built

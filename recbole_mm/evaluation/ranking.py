@@ -1,0 +1,124 @@
+"""Ranks of targets by counting, and the metrics that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_mm.errors import ConfigError
+
+METRICS = ("hit", "mrr", "ndcg", "recall", "precision")
+
+
+def target_ranks(scores: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Rank targets among all items by counting, without sorting.
+
+    With :math:`g` items of a greater and :math:`e` other items of an equal score, the tied items
+    hold the positions :math:`g+1 \dots g+1+e`; each gets their mean, rounded up:
+
+    .. math:: rank = 1 + g + \lceil e / 2 \rceil
+
+    So a model that gives every item the same score ranks its targets in the middle, not first.
+
+    Parameters
+    ----------
+    scores
+        ``(B, n_items)``; column 0 is padding and never counts.
+    rows, items
+        ``(T,)`` row and item id of each target.
+
+    Returns
+    -------
+    tuple
+        Ranks ``(T,)``, from 1, and the number of equal scores ``(T,)``, as int64 on the CPU.
+    """
+    rows, items = rows.to(scores.device), items.to(scores.device)
+    one_each = len(rows) == len(scores) and bool((rows[1:] == rows[:-1] + 1).all())
+    candidates = (scores if one_each else scores[rows])[:, 1:]
+    target = scores[rows, items].unsqueeze(1)
+    greater = (candidates > target).sum(dim=1)
+    equal = (candidates == target).sum(dim=1) - 1
+    return (1 + greater + (equal + 1) // 2).cpu(), equal.cpu()
+
+
+class RankCollector:
+    """Gathers the ranks of an evaluation batch by batch."""
+
+    def __init__(self) -> None:
+        self._ranks: list[Tensor] = []
+        self._equal: list[Tensor] = []
+
+    @property
+    def batches(self) -> int:
+        """Number of batches added so far."""
+        return len(self._ranks)
+
+    def add(self, scores: Tensor, rows: Tensor, items: Tensor) -> None:
+        """Add a batch; see :func:`target_ranks`."""
+        ranks, equal = target_ranks(scores, rows, items)
+        self._ranks.append(ranks)
+        self._equal.append(equal)
+
+    def ranks(self) -> np.ndarray:
+        """Return the ranks of all targets in the order they came, int64 ``(T,)``."""
+        return torch.cat(self._ranks).numpy() if self._ranks else np.empty(0, dtype=np.int64)
+
+    def tied(self) -> int:
+        """Return how many targets share their score with another item."""
+        return sum(int((equal > 0).sum()) for equal in self._equal)
+
+
+def metrics_from_ranks(
+    ranks: np.ndarray, topk: Iterable[int], metrics: Iterable[str]
+) -> dict[str, float]:
+    r"""Compute metrics for rows with one target each, equal to RecBole's where no scores tie.
+
+    With :math:`[\cdot]` 1 if true: Hit@K and Recall@K are the mean of :math:`[rank \le K]`,
+    Precision@K that divided by :math:`K`, MRR@K the mean of :math:`[rank \le K] / rank` and
+    NDCG@K the mean of :math:`[rank \le K] / \log_2(rank + 1)`.
+
+    Parameters
+    ----------
+    ranks
+        ``(n,)``, from 1.
+    topk
+        Cut-offs.
+    metrics
+        Names out of ``METRICS``, in any case.
+
+    Returns
+    -------
+    dict
+        Values by ``name@k``, in RecBole's order; ``nan`` if there are no rows.
+
+    Raises
+    ------
+    ConfigError
+        Unknown metric, or a cut-off below 1.
+    """
+    ranks = np.asarray(ranks, dtype=np.float64)
+    cuts = list(topk)
+    if any(cut < 1 for cut in cuts):
+        raise ConfigError(f"topk must be whole numbers from 1, got {cuts}.")
+    return {
+        f"{name}@{cut}": float(np.mean(_gains(ranks, name, cut))) if len(ranks) else float("nan")
+        for name in (metric.lower() for metric in metrics)
+        for cut in cuts
+    }
+
+
+def _gains(ranks: np.ndarray, metric: str, cut: int) -> np.ndarray:
+    """Return each row's contribution ``(n,)`` to a metric."""
+    within = ranks <= cut
+    if metric in ("hit", "recall"):
+        return within.astype(np.float64)
+    if metric == "precision":
+        return within / cut
+    if metric == "mrr":
+        return within / ranks
+    if metric == "ndcg":
+        return within / np.log2(ranks + 1)
+    raise ConfigError(f"unknown metric {metric!r}; known from ranks are {', '.join(METRICS)}.")

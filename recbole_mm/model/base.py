@@ -1,0 +1,123 @@
+"""What the package's sequential models share: features, cached item tables, prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
+
+from recbole_mm.errors import FeatureError
+
+
+class MMSequentialRecommender(SequentialRecommender):
+    """A sequential recommender that scores ``encode(session) . candidates^T``.
+
+    A subclass gives `item_tables` (all that depends on items alone, with the key ``"candidates"``)
+    and `encode` (a batch's query vectors). Evaluation computes the tables once; they are dropped as
+    soon as the model is trained, moved, or given other weights.
+
+    Attributes
+    ----------
+    features
+        The data set's item features, or None.
+    loss_names
+        Names of the parts that `calculate_loss` returns.
+    leaky
+        True if the model was shown validation or test items; results carry this mark.
+    """
+
+    loss_names: tuple[str, ...] = ("main",)
+    leaky: bool = False
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.features = getattr(dataset, "item_features", None)
+        self._feature_hint = (str(config["dataset"]), type(self).__name__)
+        self._tables: Mapping[str, Tensor] | None = None
+
+    def item_tables(self) -> Mapping[str, Tensor]:
+        """Return what depends on items alone; ``"candidates"`` is ``(n_items, D)``."""
+        raise NotImplementedError
+
+    def encode(
+        self, item_seq: Tensor, item_seq_len: Tensor, tables: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return query vectors ``(B, D)`` of sessions ``(B, T)`` with lengths ``(B,)``."""
+        raise NotImplementedError
+
+    def feature(self, modality: str) -> tuple[Tensor, Tensor]:
+        """Return a modality's features ``(n_items, d)`` and mask ``(n_items,)``.
+
+        Raises
+        ------
+        FeatureError
+            If the data set carries no such features.
+        """
+        have = [] if self.features is None else sorted(self.features.tables)
+        if modality not in have:
+            dataset, model = self._feature_hint
+            raise FeatureError(
+                f"{model} needs {modality} features of {dataset}, and found "
+                f"{', '.join(have) or 'none'}. Make them with "
+                f"'python -m recbole_mm encode --dataset={dataset} --modality={modality}'"
+            )
+        return self.features.table(modality), self.features.mask(modality)
+
+    def current_tables(self) -> Mapping[str, Tensor]:
+        """Return the item tables, from the cache while evaluating without gradients."""
+        if self.training or torch.is_grad_enabled():
+            return self.item_tables()
+        if self._tables is None:
+            self._tables = self.item_tables()
+        return self._tables
+
+    def sessions(self, interaction: Any) -> tuple[Tensor, Tensor]:
+        """Return item ids ``(B, T)`` and lengths ``(B,)``, cut to the longest row of the batch."""
+        lengths = interaction[self.ITEM_SEQ_LEN]
+        longest = max(int(lengths.max()), 1)
+        return interaction[self.ITEM_SEQ][:, :longest], lengths
+
+    def full_precision(self) -> AbstractContextManager[Any]:
+        """Switch mixed precision off: sparse products and summed propagation need float32."""
+        return torch.autocast(device_type=torch.device(self.device).type, enabled=False)
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Return the score of each row's ``item_id``, ``(B,)``."""
+        query, candidates = self._match(interaction)
+        scores = (query * candidates[interaction[self.ITEM_ID]]).sum(dim=1)
+        return scores.masked_fill(interaction[self.ITEM_ID] == 0, -math.inf)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Return the scores of all items ``(B, n_items)``; padding has ``-inf``."""
+        query, candidates = self._match(interaction)
+        scores = query @ candidates.T
+        scores[:, 0] = -math.inf
+        return scores
+
+    def _match(self, interaction: Any) -> tuple[Tensor, Tensor]:
+        """Return query vectors ``(B, D)`` and candidates ``(n_items, D)``."""
+        with self.full_precision():
+            tables = self.current_tables()
+            query = self.encode(*self.sessions(interaction), tables)
+        return query, tables["candidates"]
+
+    def train(self, mode: bool = True) -> MMSequentialRecommender:
+        """Switch between training and evaluation; drops the cached item tables."""
+        self._tables = None
+        super().train(mode)
+        return self
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load weights; drops the cached item tables."""
+        self._tables = None
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or cast the model; drops the cached item tables."""
+        self._tables = None
+        return super()._apply(*args, **kwargs)

@@ -1,0 +1,270 @@
+"""A made-up shop of phone accessories that stands in for Amazon Cellphones.
+
+Four separate things decide what a shopper looks at next, and each is visible in one place only:
+
+* a random partner graph among the items, visible in the sessions alone;
+* a topic, visible in the words of title and category;
+* a style, visible as a noisy direction of the image vector;
+* a price level, visible in the price.
+
+Topic, style and level are drawn independently of each other and of the graph. Popularity is mild
+and most items are rare, so none of the four can be replaced by another or by counting.
+
+The only random source is ``Generator(PCG64(seed)).random``, and what follows from it is integer
+arithmetic, comparisons and element-wise sums in a fixed order. The files are therefore the same
+bytes on every platform.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_mm.prepare import vocabulary
+from recbole_mm.prepare.sessions import IntArray
+
+NAME = "Cellphones"
+SEED = 2020
+N_ITEMS = 600
+N_SESSIONS = 3000
+N_DAYS = 182
+IMAGE_WIDTH = 32
+N_STYLES = 24
+IMAGE_NOISE = 1.0
+
+# 2024-01-01 00:00 UTC in seconds.
+FIRST_SECOND = 1_704_067_200
+# A level reaches from one bound to the next, in cents.
+PRICE_BOUNDS = np.array(
+    [199, 259, 329, 419, 529, 669, 849, 1079, 1369, 1729, 2189]
+    + [2779, 3529, 4479, 5689, 7219, 9169, 11639, 14789, 18779, 23849]
+)
+N_LEVELS = len(PRICE_BOUNDS) - 1
+# Hours of the day in which a session may start, the busy ones more than once.
+HOURS = np.array([7, 8, 9, 10, 11, 12, 12, 13, 14, 15, 16, 17, 18, 19, 19, 20, 20, 20, 21, 21, 22])
+
+# How often the next item is a partner of the last one; otherwise taste decides.
+MOTIVES = (30, 25, 25, 20)
+PARTNERS_PER_ITEM = 3
+# The share of sessions that go on after each item from the second on: mean length 3.
+GO_ON = 0.5
+# How much likelier taste makes an item of the wanted topic, style and level (and next level).
+PULL = 3
+# Zipf's law, shifted by this many ranks so that it is mild.
+POPULARITY_SHIFT = 120
+LATE_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The items: what is visible and what lies behind it.
+
+    ``topic``, ``style``, ``level`` and ``popularity`` have shape ``(n,)``; ``partners`` is
+    ``(n, PARTNERS_PER_ITEM)``; ``launch_day`` is the day an item enters the shop; ``cents`` is
+    the price; ``images`` is ``(n, IMAGE_WIDTH)``.
+    """
+
+    ids: list[str]
+    titles: list[str]
+    brands: list[str]
+    categories: list[str]
+    topic: IntArray
+    style: IntArray
+    level: IntArray
+    popularity: IntArray
+    launch_day: IntArray
+    partners: IntArray
+    cents: IntArray
+    images: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Visits:
+    """The interactions, by session and time: codes from 0 and seconds, each of shape ``(r,)``."""
+
+    session: IntArray
+    item: IntArray
+    seconds: IntArray
+
+
+class _Dice:
+    """Uniform draws from one PCG64 stream, and what integer arithmetic makes of them."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+
+    def uniform(self, *shape: int) -> NDArray[np.float64]:
+        return self._generator.random(shape)
+
+    def below(self, bound: int | IntArray, *shape: int) -> IntArray:
+        """Draw integers from 0 to ``bound`` - 1."""
+        return np.floor(self.uniform(*shape) * bound).astype(np.int64)
+
+    def shuffled(self, values: IntArray) -> IntArray:
+        return values[np.argsort(self.uniform(len(values)), kind="stable")]
+
+    def balanced(self, n: int, kinds: int) -> IntArray:
+        """Give ``n`` things one of ``kinds`` labels each, all labels equally often."""
+        return self.shuffled(np.arange(n, dtype=np.int64) % kinds)
+
+    def pick(self, weights: IntArray) -> IntArray:
+        """Draw one column per row of ``weights`` ``(r, n)`` in proportion to whole numbers."""
+        cumulative = np.cumsum(weights, axis=1)
+        ticket = self.below(cumulative[:, -1], len(weights))
+        return (cumulative <= ticket[:, None]).sum(axis=1)
+
+    def bell(self, *shape: int) -> NDArray[np.float64]:
+        """Draw nearly normal numbers, mean 0 and variance 1: twelve uniform ones less 6."""
+        total = np.full(shape, -6.0)
+        for _ in range(12):
+            total += self.uniform(*shape)
+        return total
+
+
+def make_shop(seed: int = SEED, n_items: int = N_ITEMS) -> Shop:
+    """Draw the items of the shop.
+
+    Parameters
+    ----------
+    seed
+        Seed of the items; the sessions use another stream.
+    n_items
+        Number of items; must be even (the partner graph is made of perfect matchings).
+    """
+    dice = _Dice(seed)
+    topic = dice.balanced(n_items, len(vocabulary.WORDINGS))
+    style = dice.balanced(n_items, N_STYLES)
+    level = dice.balanced(n_items, N_LEVELS)
+    rank = dice.shuffled(np.arange(n_items, dtype=np.int64))
+    late = dice.uniform(n_items) < LATE_SHARE
+    low, high = PRICE_BOUNDS[level], PRICE_BOUNDS[level + 1]
+    brands = [vocabulary.BRANDS[i] for i in dice.below(len(vocabulary.BRANDS), n_items)]
+    return Shop(
+        ids=[f"CP{i:04d}" for i in range(1, n_items + 1)],
+        titles=_titles(dice, topic, brands),
+        brands=brands,
+        categories=[vocabulary.DEPARTMENTS[t] for t in topic],
+        topic=topic,
+        style=style,
+        level=level,
+        popularity=1_000_000 // (rank + POPULARITY_SHIFT),
+        launch_day=np.where(late, dice.below(N_DAYS, n_items), 0),
+        partners=_partner_graph(dice, n_items),
+        cents=low + dice.below(high - low, n_items),
+        images=_images(dice, style),
+    )
+
+
+def _titles(dice: _Dice, topic: IntArray, brands: list[str]) -> list[str]:
+    """Write one title per item: two wordings of its topic among words that mean nothing."""
+    n = len(topic)
+    wordings = len(vocabulary.WORDINGS[0])
+    first = dice.below(wordings, n)
+    second = (first + 1 + dice.below(wordings - 1, n)) % wordings
+    manner, device, colour = (
+        dice.below(len(words), n)
+        for words in (vocabulary.MANNERS, vocabulary.DEVICES, vocabulary.COLOURS)
+    )
+    titles = []
+    for i, brand in enumerate(brands):
+        words = vocabulary.WORDINGS[topic[i]]
+        titles.append(
+            f"{brand} {vocabulary.MANNERS[manner[i]]} {words[first[i]]}, {words[second[i]]} "
+            f"for {vocabulary.DEVICES[device[i]]}, {vocabulary.COLOURS[colour[i]]}"
+        )
+    return titles
+
+
+def _partner_graph(dice: _Dice, n_items: int) -> IntArray:
+    """Draw perfect matchings: each item gets one partner from each of them."""
+    partners = np.empty((n_items, PARTNERS_PER_ITEM), dtype=np.int64)
+    for column in range(PARTNERS_PER_ITEM):
+        left, right = dice.shuffled(np.arange(n_items, dtype=np.int64)).reshape(2, -1)
+        partners[left, column], partners[right, column] = right, left
+    return partners
+
+
+def _images(dice: _Dice, style: IntArray) -> NDArray[np.float64]:
+    """Draw image vectors: the +1/-1 direction of the style plus noise of every pixel of it."""
+    directions = np.where(dice.uniform(N_STYLES, IMAGE_WIDTH) < 0.5, -1.0, 1.0)
+    return directions[style] + IMAGE_NOISE * dice.bell(len(style), IMAGE_WIDTH)
+
+
+def make_visits(shop: Shop, seed: int = SEED, n_sessions: int = N_SESSIONS) -> Visits:
+    """Draw the sessions of the shop's visitors.
+
+    Each session has a wanted topic, style and price level of its own. Its first item and, with
+    probability ``1 - PARTNER_SHARE``, each further one is drawn in proportion to popularity times
+    the pulls of what it shares with the wanted three. Otherwise the next item is a partner of the
+    last one. An item is looked at once per session, and never before its launch.
+
+    Parameters
+    ----------
+    shop
+        The items.
+    seed
+        Seed of the sessions.
+    n_sessions
+        Number of sessions.
+    """
+    dice = _Dice(seed + 1)
+    start = _start_seconds(dice, n_sessions)
+    weights = _present(shop, start)
+    alive = np.arange(n_sessions, dtype=np.int64)
+    last, now = dice.pick(weights), start
+    anchor = last
+    steps = [(alive, last, now)]
+    while len(alive):
+        weights[alive, last] = 0
+        open_items = weights[alive]
+        wanted = open_items * _choices(dice, shop, anchor[alive], last)
+        nothing_left = wanted.sum(axis=1, keepdims=True) == 0
+        last = dice.pick(np.where(nothing_left, open_items, wanted))
+        now = now + _pause(dice, len(alive))
+        steps.append((alive, last, now))
+        goes_on = dice.uniform(len(alive)) < GO_ON
+        alive, last, now = alive[goes_on], last[goes_on], now[goes_on]
+    session, item, seconds = (np.concatenate(column) for column in zip(*steps, strict=True))
+    order = np.argsort(session, kind="stable")
+    return Visits(session[order], item[order], seconds[order])
+
+
+def _start_seconds(dice: _Dice, n_sessions: int) -> IntArray:
+    """Draw when the sessions start, in order."""
+    day = dice.below(N_DAYS, n_sessions)
+    hour = HOURS[dice.below(len(HOURS), n_sessions)]
+    return np.sort(FIRST_SECOND + day * 86_400 + hour * 3_600 + dice.below(3_600, n_sessions))
+
+
+def _pause(dice: _Dice, n: int) -> IntArray:
+    """Draw seconds between two items of a session, at least 150.
+
+    RecBole keeps times as float32, whose steps are 128 s at present-day dates.
+    """
+    return 150 + np.floor(dice.uniform(n) * dice.uniform(n) * 1_500).astype(np.int64)
+
+
+def _present(shop: Shop, start: IntArray) -> IntArray:
+    """Return each item's popularity, zero before its launch, shape ``(S, n)``."""
+    day = (start - FIRST_SECOND) // 86_400
+    return shop.popularity * (shop.launch_day <= day[:, None])
+
+
+def _choices(dice: _Dice, shop: Shop, anchor: IntArray, last: IntArray) -> IntArray:
+    """Weigh the items each session may turn to next, before popularity, shape ``(S, n)``.
+
+    By chance that is a partner of the last item, or an item with the topic, the style or the level
+    of the first one; in these three cases items that share another trait as well are likelier.
+    """
+    motive = np.searchsorted(np.cumsum(MOTIVES), dice.below(sum(MOTIVES), len(last)), "right")
+    shared = [trait == trait[anchor, None] for trait in (shop.topic, shop.style, shop.level)]
+    taste = np.ones(shared[0].shape, dtype=np.int64)
+    for same in shared:
+        taste *= np.where(same, PULL, 1)
+    by_graph = np.zeros_like(shared[0])
+    np.put_along_axis(by_graph, shop.partners[last], True, axis=1)
+    wanted = np.choose(motive[:, None], [by_graph, *shared])
+    return np.where(motive[:, None] == 0, 1, taste) * wanted

@@ -1,0 +1,355 @@
+"""From a model's name to its class, without importing anything before it is needed.
+
+Looked up in this order: the models of this package, models registered with :func:`register_model`
+or by an entry point of the group ``recbole_mm.models``, then RecBole's own sequential and general
+recommenders. ``recbole.utils.get_model`` is not used: for an unknown name it imports RecBole's
+boosted trees, and the user then reads that lightgbm is missing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from recbole_mm import yaml_files
+from recbole_mm.errors import ConfigError
+
+ENTRY_POINT_GROUP = "recbole_mm.models"
+_FAMILIES = ("sequential", "general")
+_OTHER_FAMILIES = ("context_aware", "knowledge_aware")
+_UNSUPPORTED = {
+    "S3Rec": "it is trained in two stages by a trainer of its own",
+    "RaCT": "it is trained in three stages by a trainer of its own",
+    "RecVAE": "its trainer alternates two optimisers in a loop of its own",
+    "NCL": "its trainer clusters users in a loop of its own",
+    "GRU4RecKG": "it needs knowledge-graph vectors of the items",
+    "KSR": "it needs knowledge-graph vectors of the items",
+    "DIN": "it predicts clicks row by row and cannot rank all items",
+    "DIEN": "it predicts clicks row by row and cannot rank all items",
+}
+T = TypeVar("T", bound=type)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is known of a model before its class is imported.
+
+    Attributes
+    ----------
+    name
+        Name on the command line; also the class name for RecBole's models.
+    path
+        ``package.module:Class``.
+    trainer
+        ``package.module:Class`` of its trainer, or None for RecBole's choice.
+    modalities
+        Feature files it reads, such as ``("text", "image")``.
+    origin
+        ``"recbole_mm"``, ``"recbole"`` or ``"plugin"``.
+    defaults
+        YAML file with the default of each of its keys, or None.
+    """
+
+    name: str
+    path: str
+    trainer: str | None = None
+    modalities: tuple[str, ...] = ()
+    origin: str = "plugin"
+    defaults: Path | None = None
+
+    def load(self) -> type:
+        """Import and return the model's class."""
+        return _CLASSES.get(self.name) or import_object(self.path)
+
+    def load_trainer(self) -> type | None:
+        """Import and return the model's own trainer class, or None."""
+        return import_object(self.trainer) if self.trainer else None
+
+
+_OURS = {
+    "SRIM": ModelSpec("SRIM", "recbole_mm.model.srim:SRIM", None, ("text",), "recbole_mm"),
+}
+_PLUGINS: dict[str, ModelSpec] = {}
+_CLASSES: dict[str, type] = {}
+
+
+def import_object(path: str) -> Any:
+    """Import ``package.module:Name`` and return the object.
+
+    Raises
+    ------
+    ConfigError
+        The path is not of that form, or the module has no such name.
+    """
+    module, _, name = path.partition(":")
+    if not name:
+        raise ConfigError(f"'{path}' must be written package.module:Class")
+    found = importlib.import_module(module)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"the module {module} has no '{name}'")
+        found = getattr(found, part)
+    return found
+
+
+def register_model(
+    name: str,
+    *,
+    modalities: Sequence[str] = (),
+    trainer: str | type | None = None,
+    defaults: str | Path | None = None,
+) -> Callable[[T], T]:
+    """Make a third-party model known under a name; use it as a class decorator.
+
+    Parameters
+    ----------
+    name
+        Name for ``--model``. A name of RecBole's is then yours; names of this package are refused.
+    modalities
+        Feature files the model reads, such as ``("text", "image")``.
+    trainer
+        Trainer class or its path; None takes RecBole's trainer with this package's loop.
+    defaults
+        YAML file with the default of each key of the model, relative to the module's file.
+        The types of the keys are taken from it. ``<stem>.<preset>.yaml`` beside it are its presets.
+
+    Raises
+    ------
+    ConfigError
+        The name is taken, or the YAML file is missing.
+    """
+
+    def register(cls: T) -> T:
+        if name in _OURS:
+            raise ConfigError(f"the model name '{name}' belongs to recbole_mm; choose another")
+        known = _PLUGINS.get(name)
+        spec = ModelSpec(
+            name=name,
+            path=_path_of(cls),
+            trainer=_path_of(trainer) if isinstance(trainer, type) else trainer,
+            modalities=tuple(modalities),
+            origin="plugin",
+            defaults=_defaults_file(cls, defaults),
+        )
+        if known is not None and known.path != spec.path:
+            raise ConfigError(f"the model name '{name}' is taken by {known.path}; choose another")
+        _PLUGINS[name], _CLASSES[name] = spec, cls
+        return cls
+
+    return register
+
+
+def unregister_model(name: str) -> None:
+    """Forget a model registered with :func:`register_model`; an unknown name is no error."""
+    _PLUGINS.pop(name, None)
+    _CLASSES.pop(name, None)
+
+
+def _path_of(cls: type) -> str:
+    """Return ``package.module:Class`` of a class."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _defaults_file(cls: type, defaults: str | Path | None) -> Path | None:
+    """Return the full path of a model's YAML, which is relative to the model's own source file."""
+    if defaults is None:
+        return None
+    module_file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    file = Path(module_file).parent / defaults if module_file else Path(defaults)
+    if not file.is_file():
+        raise ConfigError(f"{_path_of(cls)}: there is no defaults file {file}")
+    return file.resolve()
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import modules whose models register themselves; the current folder is searched as well.
+
+    Raises
+    ------
+    ConfigError
+        A module is not found, or fails while it is imported.
+    """
+    if modules and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"--plugins: cannot import '{module}': {type(error).__name__}: {error}"
+            ) from error
+
+
+def resolve(name: str) -> ModelSpec:
+    """Find a model by its exact name.
+
+    Raises
+    ------
+    ConfigError
+        No such model (with the nearest names), or one that cannot be compared here.
+    """
+    spec = _OURS.get(name) or _PLUGINS.get(name) or _from_entry_point(name) or _from_recbole(name)
+    if spec is not None:
+        return spec
+    _refuse_other_family(name)
+    raise ConfigError(
+        f"unknown model '{name}'.{_suggestion(name)} "
+        f"A model of your own needs --plugins=<its module>."
+    )
+
+
+def spec_of(model: str | type) -> ModelSpec:
+    """Return the spec of a name, of a registered class, or of any RecBole-like class."""
+    if isinstance(model, str):
+        return resolve(model)
+    for spec in (*_OURS.values(), *_PLUGINS.values()):
+        if spec.path == _path_of(model):
+            return spec
+    if model.__module__.startswith("recbole.model."):
+        return resolve(model.__name__)
+    return _unregistered(model.__name__, model)
+
+
+def available_models() -> list[str]:
+    """Return the names accepted by ``--model``: ours, registered ones, then RecBole's."""
+    plugins = {*_PLUGINS, *(point.name for point in _entry_points())}
+    stock = {name for family in _FAMILIES for name in _class_names(family)} - set(_UNSUPPORTED)
+    return [*sorted(_OURS), *sorted(plugins - set(_OURS)), *sorted(stock - plugins)]
+
+
+def _unregistered(name: str, cls: type) -> ModelSpec:
+    """Describe a class that was handed over, or named by an entry point, without the decorator."""
+    _CLASSES[name] = cls
+    modalities = tuple(getattr(cls, "modalities", ()))
+    return ModelSpec(name, _path_of(cls), None, modalities, "plugin")
+
+
+def _entry_points() -> list[EntryPoint]:
+    """Return the models that installed packages declare."""
+    return list(entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _from_entry_point(name: str) -> ModelSpec | None:
+    """Load the entry point of that name; its class may carry the decorator or not."""
+    for point in _entry_points():
+        if point.name == name:
+            try:
+                cls = point.load()
+            except Exception as error:
+                raise ConfigError(
+                    f"model '{name}' of {point.value} cannot be loaded: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            return _PLUGINS.get(name) or _unregistered(name, cls)
+    return None
+
+
+def recbole_folder() -> Path | None:
+    """Return RecBole's package folder without importing it, or None where it is not installed."""
+    spec = importlib.util.find_spec("recbole")
+    places = spec.submodule_search_locations if spec else None
+    return Path(next(iter(places))) if places else None
+
+
+def source_file(name: str, families: Sequence[str] = _FAMILIES) -> tuple[str, Path] | None:
+    """Return family and source file of the RecBole model whose name equals ``name`` but for case."""
+    root = recbole_folder()
+    for family in families if root else ():
+        file = Path(str(root), "model", f"{family}_recommender", f"{name.lower()}.py")
+        if name.isidentifier() and file.is_file():
+            return family, file
+    return None
+
+
+def _from_recbole(name: str) -> ModelSpec | None:
+    """Find a stock model by its module file and exact class name."""
+    found = source_file(name)
+    if found is None or _class_in(found[1]) != name:
+        return None
+    if name in _UNSUPPORTED:
+        raise ConfigError(
+            f"RecBole's model '{name}' is not supported: {_UNSUPPORTED[name]}. "
+            f"Run it with RecBole itself, or choose another: {', '.join(available_models())}"
+        )
+    family, file = found
+    return ModelSpec(
+        name, f"recbole.model.{family}_recommender.{file.stem}:{name}", None, (), "recbole"
+    )
+
+
+def _refuse_other_family(name: str) -> None:
+    """Say so when the name is a RecBole model of a family that does not rank items in sessions."""
+    found = source_file(name, _OTHER_FAMILIES)
+    if found is not None and _class_in(found[1]) == name:
+        raise ConfigError(
+            f"RecBole's model '{name}' is not supported: {found[0]} models do not rank the items "
+            f"of a session. Choose one of: {', '.join(available_models())}"
+        )
+
+
+def _class_in(file: Path) -> str | None:
+    """Return the name of the class that a RecBole module is called after."""
+    for name in re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE):
+        if name.lower() == file.stem:
+            return str(name)
+    return None
+
+
+def _class_names(family: str) -> list[str]:
+    """Return the model names of one RecBole family, read from its source files."""
+    root = recbole_folder()
+    files = Path(str(root), "model", f"{family}_recommender").glob("*.py") if root else ()
+    return [name for file in files if (name := _class_in(file))]
+
+
+def _suggestion(name: str) -> str:
+    """Return ' Did you mean …?' with the nearest names, or the list of all."""
+    names = available_models()
+    by_lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    if close:
+        return f" Did you mean {' or '.join(by_lower[match] for match in close)}?"
+    return f" Known models: {', '.join(names)}."
+
+
+def defaults_file(spec: ModelSpec, preset: str | None = None) -> Path | None:
+    """Return the YAML of a model, or of its preset; None where the model has no YAML of its own.
+
+    Raises
+    ------
+    ConfigError
+        The preset has no file; the existing ones are listed.
+    """
+    base = spec.defaults or yaml_files.path("model", f"{spec.name}.yaml")
+    if preset in (None, "sound"):
+        return base if base.is_file() else None
+    file = base.with_name(f"{base.stem}.{preset}.yaml")
+    if not file.is_file():
+        raise ConfigError(
+            f"the model {spec.name} has no preset '{preset}'; it has: {', '.join(presets(spec))}"
+        )
+    return file
+
+
+def presets(spec: ModelSpec) -> list[str]:
+    """Return the presets of a model: ``sound`` first, then those that have a file."""
+    base = spec.defaults or yaml_files.path("model", f"{spec.name}.yaml")
+    files = sorted(base.parent.glob(f"{base.stem}.*.yaml"))
+    return ["sound", *(file.name[len(base.stem) + 1 : -len(".yaml")] for file in files)]
+
+
+def known_defaults(name: str) -> Path | None:
+    """Return the YAML of a model of ours or of a registered one, by name; it need not exist."""
+    if name in _PLUGINS:
+        return _PLUGINS[name].defaults
+    return yaml_files.path("model", f"{name}.yaml")

@@ -1,0 +1,348 @@
+"""One run: configuration, data, features, model, training, and a result on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from recbole.data import data_preparation
+from recbole.utils import init_seed
+
+from recbole_mm import compat
+from recbole_mm.config import MMConfig
+from recbole_mm.data.audit import audit
+from recbole_mm.data.features import ItemFeatures
+from recbole_mm.data.session_dataset import SessionDataset
+from recbole_mm.encode import ensure_features, locate
+from recbole_mm.errors import CheckpointError, ConfigError
+from recbole_mm.evaluation.slices import slice_metrics
+from recbole_mm.files import atomic_write
+from recbole_mm.prepare import ensure_dataset
+from recbole_mm.registry import ModelSpec, resolve
+from recbole_mm.trainer.base import LAST, trainer_class
+
+logger = logging.getLogger(__name__)
+
+CONFIG, LOG, RESULT = "config.yaml", "run.log", "result.json"
+_PACKAGES = ("recbole_mm", "recbole", "torch", "numpy", "pandas", "scipy", "sentence-transformers")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The record of one run, as it stands in ``<folder>/result.json``.
+
+    Attributes
+    ----------
+    folder
+        The run folder.
+    record
+        Plain values; ``docs/protocols.md`` lists the keys. Metrics are not rounded.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def test(self) -> dict[str, float]:
+        """Test metrics of the epoch that was best on validation."""
+        return self.record["test"]
+
+    @property
+    def valid(self) -> dict[str, float]:
+        """Validation metrics of that epoch."""
+        return self.record["valid"]
+
+
+@dataclass
+class Prepared:
+    """All that training needs, built from a configuration."""
+
+    config: MMConfig
+    spec: ModelSpec
+    dataset: SessionDataset
+    train: Any
+    valid: Any
+    test: Any
+    model: torch.nn.Module
+
+
+def run(
+    model: str,
+    dataset: str,
+    config_files: Sequence[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+    resume: str | Path | None = None,
+) -> RunResult:
+    """Train a model, select the epoch on validation, test once, and write the result.
+
+    Parameters
+    ----------
+    model, dataset
+        Names, for example ``"SRIM"`` and ``"Cellphones"``. With ``resume`` they may be empty.
+    config_files
+        YAML files, later ones win.
+    overrides
+        Single keys, above all files.
+    resume
+        A run folder: go on after its last whole epoch, with its own configuration; ``overrides``
+        may still raise ``epochs``.
+
+    Returns
+    -------
+    RunResult
+        What was written to ``result.json``.
+
+    Raises
+    ------
+    recbole_mm.errors.MMError
+        Wrong configuration, data, features or checkpoint, or a loss that is not finite.
+    """
+    started = time.perf_counter()
+    overrides = dict(overrides or {})
+    if resume:
+        model, dataset, config_files, overrides = _resumed(Path(resume), overrides)
+    config = MMConfig(model, dataset, config_files, overrides)
+    folder = Path(resume or run_folder(config))
+    config["run_folder"] = str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _log_to(folder / LOG, config["state"]):
+        if not resume:
+            _write_config(config, folder)
+        prepared = prepare(config)
+        record = _train_and_test(prepared, folder, bool(resume))
+        record["seconds"]["total"] = time.perf_counter() - started
+        _write_json(folder / RESULT, record)
+    return RunResult(folder, record)
+
+
+def prepare(config: MMConfig) -> Prepared:
+    """Build data, features, loaders and model from a configuration, and audit the split."""
+    compat.quiet_warnings()
+    spec = resolve(config["model"])
+    ensure_dataset(config["dataset"], Path(config["data_path"]))
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = SessionDataset(config)
+    model_class = config.model_class
+    modalities = needed_modalities(config, spec)
+    if modalities:
+        dataset.item_features = load_features(config, dataset, modalities)
+    train, valid, test = data_preparation(config, dataset)
+    for sentence in audit(dataset):
+        logger.info("audit: %s", sentence)
+    # Again, so that the weights depend on the seed alone and not on what ran before.
+    init_seed(config["seed"], config["reproducibility"])
+    model = model_class(config, train.dataset).to(config["device"])
+    return Prepared(config, spec, dataset, train, valid, test, model)
+
+
+def needed_modalities(config: MMConfig, spec: ModelSpec) -> tuple[str, ...]:
+    """Return the modalities that this configuration of the model reads.
+
+    A model class may refine its registered list by a class method ``modalities(config)``: SRIM with
+    random content needs no text.
+    """
+    refine = getattr(config.model_class, "modalities", None)
+    return tuple(refine(config)) if callable(refine) else spec.modalities
+
+
+def load_features(
+    config: MMConfig, dataset: SessionDataset, modalities: Sequence[str]
+) -> ItemFeatures:
+    """Load item vectors, encoding text on first use, aligned with the data set's items."""
+    ensure_features(config, modalities)
+    tokens = dataset.field2id_token[dataset.iid_field]
+    folders = {modality: locate(config, modality).parent for modality in modalities}
+    return ItemFeatures.load(
+        folders, config["dataset"], tokens, modalities, missing=config["missing_features"]
+    )
+
+
+def run_folder(config: MMConfig) -> Path:
+    """Return the folder of a run: the one asked for, or one named by model, settings and seed."""
+    if config["run_folder"]:
+        return Path(config["run_folder"])
+    name = f"{config.hash()[:10]}-s{config['seed']}"
+    return Path(config["checkpoint_dir"]) / config["dataset"] / config["model"] / name
+
+
+def _resumed(
+    folder: Path, overrides: dict[str, Any]
+) -> tuple[str, str, list[Path], dict[str, Any]]:
+    """Return model, data set, files and overrides of an interrupted run."""
+    stored = folder / CONFIG
+    if not stored.is_file() or not (folder / LAST).is_file():
+        raise CheckpointError(
+            f"{folder}: no {CONFIG} and {LAST} there, so nothing to resume. Expected the run "
+            "folder that an interrupted run named (saved/<dataset>/<model>/...)."
+        )
+    plain = yaml.safe_load(stored.read_text(encoding="utf-8"))
+    other = {key for key in overrides if key not in ("epochs", "show_progress", "stopping_step")}
+    if changed := [key for key in other if overrides[key] != plain.get(key)]:
+        raise ConfigError(
+            f"--resume goes on with the settings of {stored}; only epochs and stopping_step may "
+            f"change, not {', '.join(sorted(changed))}. Start a new run for other settings."
+        )
+    return plain["model"], plain["dataset"], [stored], overrides
+
+
+def _write_config(config: MMConfig, folder: Path) -> None:
+    if (folder / RESULT).is_file():
+        logger.info("%s holds the result of an earlier run of these settings; replacing it", folder)
+        (folder / RESULT).unlink()
+    elif (folder / LAST).is_file():
+        logger.info("%s holds an interrupted run; --resume=%s would continue it", folder, folder)
+    for stale in folder.glob("*.safetensors"):
+        stale.unlink()
+    with atomic_write(folder / CONFIG) as stream:
+        yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
+
+
+def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> dict[str, Any]:
+    """Fit, test once with the best weights of validation, and return the record."""
+    config, model = prepared.config, prepared.model
+    trainer = trainer_class(prepared.spec, config.model_class)(config, model)
+    if resume:
+        trainer.resume(folder)
+    progress = config["show_progress"]
+    _, valid = trainer.fit(prepared.train, prepared.valid, show_progress=progress)
+    start = time.perf_counter()
+    test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
+    trainer.seconds["eval"] += time.perf_counter() - start
+    return {
+        "status": "ok",
+        **_identity(prepared),
+        "valid": valid,
+        "test": test,
+        "slices": slice_metrics(trainer.ranks, prepared.dataset, config["topk"], config["metrics"]),
+        "epochs_run": len(trainer.history),
+        "best_epoch": trainer.best_epoch + 1,
+        "seconds": dict(trainer.seconds),
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "peak_memory_mb": peak_memory_mb(),
+        "history": trainer.history,
+        "ranks": _ranks(prepared.dataset, trainer.ranks),
+    }
+
+
+def _identity(prepared: Prepared) -> dict[str, Any]:
+    """Return who ran on what: names, marks, seed, fingerprint, versions, settings."""
+    config, dataset, model = prepared.config, prepared.dataset, prepared.model
+    features = dataset.item_features
+    return {
+        "model": config["model"],
+        "preset": config["preset"],
+        "dataset": config["dataset"],
+        "synthetic": dataset.card.synthetic,
+        "leaky": bool(getattr(model, "leaky", False)),
+        "seed": config["seed"],
+        "fingerprint": {
+            "data": dataset.fingerprint(),
+            "features": dict(features.hashes) if features else {},
+        },
+        "counts": dict(dataset.counts),
+        "versions": _versions(),
+        "device": str(config["device"]),
+        "config": config.to_plain(),
+        "command": sys.argv,
+    }
+
+
+def _ranks(dataset: SessionDataset, ranks: Any) -> dict[str, list[Any]]:
+    """Return the test rows' sessions and the ranks of their targets."""
+    sessions = dataset.session_tokens(dataset.rows("test").session)
+    return {"session": sessions, "rank": [int(rank) for rank in ranks]}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb() -> float:
+    """Return the process's largest resident memory so far, in MiB (GPU memory added)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    host = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    device = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    return host + device
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    with atomic_write(path) as stream:
+        json.dump(record, stream, indent=1, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy scalars into Python numbers for JSON."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+class _PlainFormatter(logging.Formatter):
+    """Drops the colour codes that RecBole puts into its messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _ANSI.sub("", super().format(record))
+
+
+@contextmanager
+def _log_to(path: Path, level: str) -> Iterator[None]:
+    """Log to ``path`` and to standard error for the time of one run.
+
+    RecBole logs to the root logger, and two runs in one process must not share a file.
+    """
+    root = logging.getLogger()
+    before, threshold = root.handlers[:], root.level
+    handlers = [logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stderr)]
+    for handler in handlers:
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    root.handlers, root.level = handlers, logging.getLevelName(str(level).upper())
+    try:
+        yield
+    finally:
+        root.handlers, root.level = before, threshold
+        handlers[0].close()
+
+
+def format_result(result: RunResult) -> str:
+    """Return the result as text: metrics on validation and test, and what they rest on."""
+    record = result.record
+    marks = "".join(
+        f" [{mark}]" for mark in ("SYNTHETIC", "LEAKY") if record[mark.lower()]
+    )  # fmt: skip
+    counts = record["counts"]
+    lines = [f"{record['model']} ({record['preset']}) on {record['dataset']}{marks}", ""]
+    lines += [f"{'':<10}{'valid':>10}{'test':>10}"]
+    lines += [
+        f"{name:<10}{record['valid'][name]:>10.4f}{value:>10.4f}"
+        for name, value in record["test"].items()
+    ]
+    seconds = record["seconds"]
+    lines += [
+        "",
+        f"{counts['test_rows']} test rows ({counts['test_cold_targets']} with a target unseen in "
+        f"training), {counts['items']} candidates, seed {record['seed']}",
+        f"best epoch {record['best_epoch']} of {record['epochs_run']}, "
+        f"{seconds['train']:.1f} s training, {seconds['total']:.1f} s in all, "
+        f"{record['parameters']:,} parameters, {record['peak_memory_mb']:.0f} MiB",
+        f"run folder {result.folder}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,356 @@
+"""The training loop of every model, ours and RecBole's own.
+
+:class:`MMTrainerMixin` stands before a RecBole trainer in the method order. Batches, losses,
+evaluation and early stopping stay RecBole's; the mixin adds checkpoints that can be resumed bit by
+bit, the rank of every target, and errors that say what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import early_stopping, get_trainer
+from torch import Tensor, nn
+
+from recbole_mm import compat
+from recbole_mm.errors import ConfigError, TrainingError
+from recbole_mm.evaluation.ranking import RankCollector
+from recbole_mm.trainer.state import BEST, LAST, CheckpointMixin
+
+logger = logging.getLogger(__name__)
+
+
+class MMTrainerMixin(CheckpointMixin, Trainer):
+    """Training, validation and checkpoints over any RecBole trainer that keeps RecBole's ``fit``.
+
+    Composed as ``type("SASRecRun", (MMTrainerMixin, Trainer), {})``, see :func:`trainer_class`.
+
+    Parameters
+    ----------
+    config
+        RecBole's configuration. Read here: ``run_folder`` (``checkpoint_dir`` if empty),
+        ``tensorboard``, and what RecBole's trainer reads.
+    model
+        The model. Optional members used: ``start_epoch(epoch)``, called before each epoch with
+        its number counted from 0; ``loss_names``, names of the parts that ``calculate_loss``
+        returns as a tuple.
+
+    Attributes
+    ----------
+    ranks
+        Rank of the target of each row of the last evaluation, in row order (from 1).
+    tied
+        Number of those targets that share their score with another candidate.
+    history
+        One dictionary per epoch: ``epoch``, ``loss`` (mean per batch and part), ``valid``.
+    best_epoch
+        Epoch of ``best.safetensors``, counted from 0; -1 before the first.
+    seconds
+        Time spent so far in ``train`` and in validation (``eval``), over resumed parts too.
+    stopped
+        True once early stopping ended the training.
+    """
+
+    cur_step: int
+    best_valid_score: float
+    eval_step: int
+
+    def __init__(self, config: Any, model: nn.Module) -> None:
+        self.run_folder = Path(config["run_folder"] or config["checkpoint_dir"])
+        tensorboard = self.run_folder / "tensorboard" if config["tensorboard"] else None
+        stock_folder = config["checkpoint_dir"]
+        # RecBole's constructor makes the folder it finds here, wherever the run really writes.
+        config["checkpoint_dir"] = str(self.run_folder)
+        try:
+            with compat.private_tensorboard(tensorboard):
+                super().__init__(config, model)
+        finally:
+            config["checkpoint_dir"] = stock_folder
+        if not config["single_spec"]:
+            raise ConfigError(
+                "training on several devices is not supported: RecBole's evaluation weighs the "
+                "devices by batches, not rows. Run one process on one device."
+            )
+        # Pop and its like train one epoch whatever the configuration says.
+        self.eval_step = min(self.eval_step, self.epochs)
+        self.saved_model_file = str(self.run_folder / BEST)
+        self.ranks: np.ndarray = np.empty(0, dtype=np.int64)
+        self.tied = 0
+        self.history: list[dict[str, Any]] = []
+        self.seconds = {"train": 0.0, "eval": 0.0}
+        self.best_epoch = -1
+        self.stopped = False
+        self._ranks = RankCollector()
+        self._epoch = self._batch = 0
+        self._identity = self._identify(None)
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
+        """Train until ``epochs`` or early stopping; the parameters are RecBole's.
+
+        Returns
+        -------
+        tuple
+            Best validation score and the metrics of that epoch (``None`` without validation).
+
+        Raises
+        ------
+        TrainingError
+            A loss, weight or score is not finite, or the model left training mode.
+        CheckpointError
+            The resumed checkpoint belongs to other data.
+        """
+        self._begin(train_data)
+        progress = show_progress and sys.stderr.isatty()
+        try:
+            for epoch in range(self.start_epoch, self.epochs):
+                if self.stopped:
+                    break
+                score = self._run_epoch(epoch, train_data, valid_data, verbose, saved, progress)
+                if callback_fn and score is not None:
+                    callback_fn(epoch, score)
+        except KeyboardInterrupt:
+            self._report_interrupt()
+            raise
+        if saved and not self._kept:
+            self._save(max(self.start_epoch, self.epochs) - 1, best=True)
+        return self.best_valid_score, self.best_valid_result
+
+    def _begin(self, train_data: Any) -> None:
+        """Look at the training data before the first epoch, and finish a resume with it."""
+        self.eval_collector.data_collect(train_data)
+        if self.config["train_neg_sample_args"].get("dynamic", False):
+            train_data.get_model(self.model)
+        self._meet(train_data)
+
+    def _run_epoch(
+        self, epoch: int, train: Any, valid: Any, verbose: bool, saved: bool, progress: bool
+    ) -> float | None:
+        """Train, validate and save one epoch; return its validation score, if it has one."""
+        record: dict[str, Any] = {"epoch": epoch, "loss": self._train(train, epoch, progress)}
+        self.history.append(record)
+        self._say(verbose, f"epoch {epoch}: training loss {_numbers(record['loss'])}")
+        validates = bool(valid) and self.eval_step > 0
+        # As RecBole: without validation the newest weights are the result.
+        improved, score = not validates, None
+        if validates and (epoch + 1) % self.eval_step == 0:
+            score, improved = self._validate(valid, epoch, record, progress)
+            self._say(verbose, self._validation_line(epoch, record["valid"]))
+        self._track(epoch, record)
+        if saved:
+            self._save(epoch, best=improved)
+        return score
+
+    def _train(self, train_data: Any, epoch: int, progress: bool) -> dict[str, float]:
+        """Train one epoch and return the mean loss per batch, by part."""
+        start = time.perf_counter()
+        self._epoch, self._batch = epoch, 0
+        if hasattr(self.model, "start_epoch"):
+            self.model.start_epoch(epoch)
+        total = self._train_epoch(train_data, epoch, show_progress=progress)
+        self._check_mode()
+        self.seconds["train"] += time.perf_counter() - start
+        return self._loss_means(total)
+
+    def _loss_means(self, total: Any) -> dict[str, float]:
+        """Turn RecBole's sums over the batches of an epoch into means, by name of the part."""
+        parts = total if isinstance(total, tuple) else (total or 0.0,)
+        names = tuple(getattr(self.model, "loss_names", None) or ())
+        if len(names) != len(parts):
+            names = (
+                ("loss",) if len(parts) == 1 else tuple(f"loss{i + 1}" for i in range(len(parts)))
+            )
+        return {
+            name: float(part) / max(self._batch, 1) for name, part in zip(names, parts, strict=True)
+        }
+
+    def _validate(
+        self, valid_data: Any, epoch: int, record: dict[str, Any], progress: bool
+    ) -> tuple[float, bool]:
+        """Validate once; return the score and whether it is the best so far.
+
+        Early stopping is RecBole's: an equal score counts as an improvement.
+        """
+        start = time.perf_counter()
+        score, record["valid"] = self._valid_epoch(valid_data, show_progress=progress)
+        self.seconds["eval"] += time.perf_counter() - start
+        best, self.cur_step, self.stopped, improved = early_stopping(
+            score,
+            self.best_valid_score,
+            self.cur_step,
+            max_step=self.stopping_step,
+            bigger=self.valid_metric_bigger,
+        )
+        self.best_valid_score = float(best)
+        if improved:
+            self.best_valid_result = record["valid"]
+        return score, improved
+
+    def _say(self, verbose: bool, line: str) -> None:
+        if verbose:
+            logger.info(line)
+
+    def _validation_line(self, epoch: int, result: dict[str, float]) -> str:
+        state = f"{self.cur_step} of {self.stopping_step + 1} validations without improvement"
+        if self.stopped:
+            state += "; training stops"
+        return f"epoch {epoch}: validation {_numbers(result)} ({state})"
+
+    def _track(self, epoch: int, record: dict[str, Any]) -> None:
+        """Hand an epoch's numbers to TensorBoard and W&B where they are turned on."""
+        self.wandblogger.log_metrics({"epoch": epoch, **record["loss"]}, head="train")
+        if "valid" in record:
+            self.wandblogger.log_metrics({"epoch": epoch, **record["valid"]}, head="valid")
+        if not self.config["tensorboard"]:
+            return
+        for group in ("loss", "valid"):
+            for name, value in record.get(group, {}).items():
+                self.tensorboard.add_scalar(f"{group}/{name}", value, epoch)
+        self.tensorboard.flush()
+
+    def _report_interrupt(self) -> None:
+        if (self.run_folder / LAST).exists():
+            logger.warning(
+                f"interrupted in epoch {self._epoch}; the last whole epoch is kept. "
+                f"Go on with --resume={self.run_folder}"
+            )
+        else:
+            logger.warning("interrupted before the first whole epoch; there is nothing to resume.")
+
+    def _check_nan(self, loss: Tensor) -> None:
+        """Check one batch; RecBole's loop calls this with each loss before its backward pass.
+
+        Raises
+        ------
+        TrainingError
+            The loss is NaN or infinite, or the model is not in training mode.
+        """
+        self._batch += 1
+        self._check_mode()
+        if bool(torch.isfinite(loss).all()):
+            return
+        raise TrainingError(
+            f"the training loss of {type(self.model).__name__} is {loss.detach().cpu().tolist()} "
+            f"in epoch {self._epoch}, batch {self._batch} of {len(self._loader)} "
+            f"(learning rate {self._learning_rate()}). {self._last_good()} Try a smaller "
+            "learning_rate, clip_grad_norm={max_norm: 5}, enable_amp=False, and look for extreme "
+            "values in the features with `recbole-mm audit`."
+        )
+
+    def _check_mode(self) -> None:
+        if not self.model.training:
+            raise TrainingError(
+                f"{type(self.model).__name__} is not in training mode in epoch {self._epoch}, "
+                f"batch {self._batch}: dropout would be off. Expected model.training to be True "
+                "in every training batch; a call of eval() in the model lacks its train()."
+            )
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | Path | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float] | None:
+        """Evaluate with RecBole's evaluator and fill ``self.ranks``.
+
+        Parameters
+        ----------
+        eval_data
+            Loader of the rows to evaluate.
+        load_best_model
+            Load ``best.safetensors`` of the run, or ``model_file``, before.
+        model_file
+            Another checkpoint of the same model and items.
+        show_progress
+            Show a progress bar if standard error is a terminal.
+
+        Raises
+        ------
+        CheckpointError
+            The checkpoint is damaged or belongs to another model or other items.
+        TrainingError
+            A score is NaN or +inf: sorting would put such items first.
+        """
+        if not eval_data:
+            return None
+        if load_best_model:
+            self.load_model(model_file or self.saved_model_file, eval_data)
+        self._ranks = RankCollector()
+        result = super().evaluate(
+            eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty()
+        )
+        self.ranks, self.tied = self._ranks.ranks(), self._ranks.tied()
+        return {name: float(value) for name, value in result.items()}
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        return self._observe(super()._full_sort_batch_eval(batched_data))
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        return self._observe(super()._neg_sample_batch_eval(batched_data))
+
+    def _observe(self, batch: Any) -> Any:
+        """Check the scores of a batch and keep the ranks of its targets."""
+        _, scores, positive_u, positive_i = batch
+        if bool(scores.max() < torch.inf):  # False for NaN, too
+            self._ranks.add(scores, positive_u, positive_i)
+            return batch
+        raise TrainingError(
+            f"{type(self.model).__name__} gave {int(torch.isnan(scores).sum())} NaN and "
+            f"{int(torch.isposinf(scores).sum())} infinite scores in evaluation batch "
+            f"{self._ranks.batches + 1}. Sorting would rank them first, so no metric is computed. "
+            "Look for a division by zero or a logarithm of zero in full_sort_predict."
+        )
+
+
+def trainer_class(spec: Any, model_class: type) -> type:
+    """Compose the trainer of a model: the mixin before RecBole's trainer or the model's own.
+
+    Parameters
+    ----------
+    spec
+        The model's registry entry (:class:`recbole_mm.registry.ModelSpec`).
+    model_class
+        The model's class.
+
+    Returns
+    -------
+    type
+        A class to be called with ``(config, model)``.
+
+    Raises
+    ------
+    ConfigError
+        The model's trainer has a training procedure of its own and no :class:`MMTrainerMixin`.
+    """
+    stock: Any = spec.load_trainer() or get_trainer(
+        getattr(model_class, "type", None), model_class.__name__
+    )
+    if issubclass(stock, MMTrainerMixin):
+        return stock
+    if not issubclass(stock, Trainer) or stock.fit is not Trainer.fit:
+        raise ConfigError(
+            f"{model_class.__name__} is trained by {stock.__name__}, whose procedure of its own "
+            "cannot be resumed here. Expected a trainer that keeps the fit() of RecBole's Trainer "
+            "or is a subclass of recbole_mm.trainer.base.MMTrainerMixin; choose another model."
+        )
+    return type(f"{model_class.__name__}Run", (MMTrainerMixin, stock), {})
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in values.items())
