@@ -134,7 +134,7 @@ class MMConfig(Config):
     def _update_internal_config_dict(self, file: str | Path) -> dict[str, Any]:
         """Add one layer below the user's."""
         layer = yaml_files.load_yaml(file)
-        self._note(self._inner, layer, yaml_files.short(file))
+        self._note(self._inner, layer, _layer_name(file))
         self.internal_config_dict.update(layer)
         return layer
 
@@ -331,6 +331,15 @@ class MMConfig(Config):
         history = [*self._inner.get(key, []), *self._outer.get(key, [])]
         lines += [f"  {value!r} from {source}" for source, value in reversed(history)]
         return "\n".join(lines)
+
+
+def _layer_name(file: str | Path) -> str:
+    """Return the name of one of our own or of RecBole's YAML files for messages."""
+    stock = registry.recbole_folder()
+    full = Path(file).resolve()
+    if stock is not None and full.is_relative_to(stock.resolve()):
+        return f"RecBole's {full.relative_to(stock.resolve())}"
+    return yaml_files.short(full)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -159,7 +159,8 @@ def from_table(name: str, row: Mapping[str, Any], source: str = "keys.yaml") -> 
     ConfigError
         The row holds a field or a type that is not known.
     """
-    fields = dict(row)
+    # YAML reads the word null as "no value", also where it is a field's name.
+    fields = {"null" if part is None else part: value for part, value in row.items()}
     types = _as_tuple(fields.pop("type", ()))
     items = _as_tuple(fields.pop("items", ()))
     choices = tuple(fields.pop("choices", ()))
@@ -253,7 +254,9 @@ def known_keys(spec: registry.ModelSpec) -> dict[str, Key]:
         names = getattr(argument_list, f"{group}_arguments")
         keys.update({name: Key(name, null=True) for name in names})
     for parts in (("overall.yaml",), ("dataset", "sample.yaml")):
-        keys.update(inferred(_recbole_yaml(*parts)))
+        rows = inferred(_recbole_yaml(*parts))
+        # RecBole's own YAML files write ~ for "not used" here and there, whatever the type.
+        keys.update({name: replace(key, null=True) for name, key in rows.items()})
     return {**keys, **model_keys(spec), **section("overall"), **section(spec.name)}
 
 

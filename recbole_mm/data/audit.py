@@ -39,14 +39,11 @@ def audit(dataset: SessionDataset) -> list[str]:
     DataError
         Naming the first leak found and an example.
     """
-    passed = [_check_targets(dataset), _check_fitted(dataset)]
-    if dataset.split.whole:
-        passed.insert(0, _check_whole(dataset))
-        if dataset.config["split_by"] == "session_time":
-            passed.append(_check_time(dataset))
-    else:
-        passed.insert(0, _check_held_out(dataset))
-    return passed
+    checks = [_check_whole if dataset.split.whole else _check_held_out]
+    checks += [_check_targets, _check_fitted]
+    if dataset.config["split_by"] == "session_time":
+        checks.append(_check_time)
+    return [check(dataset) for check in checks]
 
 
 def _check_whole(dataset: SessionDataset) -> str:

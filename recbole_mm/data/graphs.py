@@ -47,11 +47,7 @@ def session_item_matrix(sessions: Sessions, n_items: int, count: str = "set") ->
     """
     if count not in ("set", "mult"):
         raise ConfigError(f"graph count is {count!r}; expected 'set' or 'mult'")
-    offsets = np.asarray(sessions.offsets)
-    items = np.asarray(sessions.items)
-    ones = np.ones(len(items), dtype=np.float32)
-    matrix = sp.csr_matrix((ones, items, offsets), shape=(len(offsets) - 1, n_items), copy=True)
-    matrix.sum_duplicates()
+    matrix = sessions.matrix(n_items)
     if count == "set":
         matrix.data[:] = 1.0
     return matrix

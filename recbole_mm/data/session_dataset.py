@@ -283,11 +283,12 @@ class SessionDataset(SequentialDataset):
         return [str(token) for token in self.field2id_token[self.uid_field][ids]]
 
     def future_share(self) -> float:
-        """Return the share of test targets whose item no training session held before that time."""
+        """Return the share of test targets that training holds, but only at later times."""
         first = np.full(self.item_num, np.inf)
         np.minimum.at(first, self.train_sessions.items, self.train_sessions.time)
         test = self.split.test
-        return float((first[test.items[test.offsets[1:] - 1]] > test.last_time).mean())
+        seen = first[test.items[test.offsets[1:] - 1]]
+        return float((np.isfinite(seen) & (seen > test.last_time)).mean())
 
     def leaky_sessions(self, targets: bool) -> Sessions:
         """Return the sessions of all parts. LEAKY: only to show what published codes did.

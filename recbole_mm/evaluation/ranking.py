@@ -10,8 +10,6 @@ from torch import Tensor
 
 from recbole_mm.errors import ConfigError
 
-METRICS = ("hit", "mrr", "ndcg", "recall", "precision")
-
 
 def target_ranks(scores: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     r"""Rank targets among all items by counting, without sorting.
@@ -71,14 +69,38 @@ class RankCollector:
         return sum(int((equal > 0).sum()) for equal in self._equal)
 
 
-def metrics_from_ranks(
-    ranks: np.ndarray, topk: Iterable[int], metrics: Iterable[str]
-) -> dict[str, float]:
-    r"""Compute metrics for rows with one target each, equal to RecBole's where no scores tie.
+def gains(ranks: np.ndarray, metric: str, cut: int) -> np.ndarray:
+    r"""Return what each row with one target contributes to a metric, ``(n,)``.
 
     With :math:`[\cdot]` 1 if true: Hit@K and Recall@K are the mean of :math:`[rank \le K]`,
     Precision@K that divided by :math:`K`, MRR@K the mean of :math:`[rank \le K] / rank` and
     NDCG@K the mean of :math:`[rank \le K] / \log_2(rank + 1)`.
+
+    Raises
+    ------
+    ConfigError
+        Unknown metric, or a cut-off below 1.
+    """
+    if cut < 1:
+        raise ConfigError(f"topk must hold whole numbers from 1, got {cut}.")
+    ranks = np.asarray(ranks, dtype=np.float64)
+    within = ranks <= cut
+    known = {
+        "hit": within.astype(np.float64),
+        "recall": within.astype(np.float64),
+        "precision": within / cut,
+        "mrr": within / ranks,
+        "ndcg": within / np.log2(ranks + 1),
+    }
+    if metric.lower() not in known:
+        raise ConfigError(f"unknown metric {metric!r}; known from ranks: {', '.join(known)}.")
+    return known[metric.lower()]
+
+
+def metrics_from_ranks(
+    ranks: np.ndarray, topk: Iterable[int], metrics: Iterable[str]
+) -> dict[str, float]:
+    """Compute metrics for rows with one target each, equal to RecBole's where no scores tie.
 
     Parameters
     ----------
@@ -87,7 +109,7 @@ def metrics_from_ranks(
     topk
         Cut-offs.
     metrics
-        Names out of ``METRICS``, in any case.
+        Hit, MRR, NDCG, Recall or Precision, in any case; see :func:`gains`.
 
     Returns
     -------
@@ -99,26 +121,10 @@ def metrics_from_ranks(
     ConfigError
         Unknown metric, or a cut-off below 1.
     """
-    ranks = np.asarray(ranks, dtype=np.float64)
     cuts = list(topk)
-    if any(cut < 1 for cut in cuts):
-        raise ConfigError(f"topk must be whole numbers from 1, got {cuts}.")
-    return {
-        f"{name}@{cut}": float(np.mean(_gains(ranks, name, cut))) if len(ranks) else float("nan")
-        for name in (metric.lower() for metric in metrics)
-        for cut in cuts
-    }
-
-
-def _gains(ranks: np.ndarray, metric: str, cut: int) -> np.ndarray:
-    """Return each row's contribution ``(n,)`` to a metric."""
-    within = ranks <= cut
-    if metric in ("hit", "recall"):
-        return within.astype(np.float64)
-    if metric == "precision":
-        return within / cut
-    if metric == "mrr":
-        return within / ranks
-    if metric == "ndcg":
-        return within / np.log2(ranks + 1)
-    raise ConfigError(f"unknown metric {metric!r}; known from ranks are {', '.join(METRICS)}.")
+    result = {}
+    for metric in metrics:
+        for cut in cuts:
+            values = gains(ranks, metric, cut)
+            result[f"{metric.lower()}@{cut}"] = float(values.mean()) if len(values) else np.nan
+    return result

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,6 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_mm.data import graphs
-from recbole_mm.errors import ConfigError
 from recbole_mm.model import layers, losses
 from recbole_mm.model.base import MMSequentialRecommender
 
@@ -271,10 +270,106 @@ class SRIM(MMSequentialRecommender):
         return (vectors * self.log_scale.exp().unsqueeze(1)).flatten(1)
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
-        """Return the weighted parts named in ``loss_names``, scalars."""
+        """Return the weighted parts named in ``loss_names``, scalars (eq. 16)."""
         with self.full_precision():
-            parts = self._losses(interaction)
-        return tuple(self.weights.get(name, 1.0) * parts[name]() for name in self.loss_names)
+            adjacency = None
+            if self.settings["graph_loo"]:
+                adjacency = self.graph.adjacency_without(interaction[self.USER_ID])
+            tables = self.item_tables(adjacency)
+            item_seq, lengths = self.sessions(interaction)
+            sessions = self._encode(item_seq, lengths, tables)
+            target = interaction[self.ITEM_ID]
+            # Column 0 is no item and must not take part in the softmax.
+            scores = self._query(sessions) @ tables["candidates"][1:].T
+            parts = {"main": MAIN[self.settings["main_loss"]](scores, target - 1).mean()}
+            reduce = torch.sum if self.settings["reduction"] == "sum" else torch.mean
+            if "align" in self.weights:
+                parts["align"] = reduce(self._align(sessions, target))
+            if "joint" in self.weights:
+                flag = self._flag(item_seq, target, interaction[self.USER_ID])
+                parts["joint"] = reduce(self._joint(sessions, target, flag, tables))
+            if "co" in self.weights:
+                parts["co"] = reduce(self._co(self._anchors(item_seq, target), tables["id"]))
+        return tuple(self.weights.get(name, 1.0) * parts[name] for name in self.loss_names)
 
-    def _losses(self, interaction: Any) -> dict[str, Callable[[], Tensor]]:
-        raise NotImplementedError
+    def _align(self, sessions: Mapping[str, Session], target: Tensor) -> Tensor:
+        """Return the alignment of the branches ``(B,)`` (eq. 9-11 and variants)."""
+        form, maps = self.settings["align"], self.align_maps
+        (p_id, q_id), (p_content, q_content) = sessions["id"], sessions["content"]
+
+        def like(left: str, x: Tensor, right: str, y: Tensor) -> Tensor:
+            return losses.cosine(maps[left](x), maps[right](y))
+
+        if form == "infonce":
+            temperature = float(self.settings["align_temperature"])
+            return losses.align_infonce(maps["3"](q_id), maps["4"](q_content), target, temperature)
+        if form == "paper":
+            inside = like("1", p_id, "2", q_id), like("5", p_content, "6", q_content)
+            return losses.align_paper(*inside, like("3", p_id, "4", p_content))
+        # The released code defines the slots in the first order and fills them in the second.
+        slots = (q_id, p_id, q_content, p_content)
+        s1, s2, s3, s4 = slots if form == "code" else (q_id, q_content, p_id, p_content)
+        return losses.align_code(
+            like("1", s1, "2", s2),
+            like("3", s1, "4", s3),
+            like("4", s3, "5", s4),
+            like("7", s3, "8", s1),
+        )
+
+    def _flag(self, item_seq: Tensor, target: Tensor, session: Tensor) -> Tensor:
+        """Tell for each row whether the ID branch leads, bool ``(B,)``."""
+        if self.settings["flag_rule"] == "topl":
+            return graphs.neighbour_flags(item_seq, target, self.neighbours)
+        return graphs.cooccurrence_flags(item_seq, target, self.pairs, session, self.own)
+
+    def _joint(
+        self,
+        sessions: Mapping[str, Session],
+        target: Tensor,
+        flag: Tensor,
+        tables: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Return the joint inference loss ``(B,)`` (eq. 12-13)."""
+        config = self.settings
+        label = target + int(config["joint_label_shift"])
+        which = 0 if config["joint_session"] == "pre" else 1
+        likes = [
+            losses.cosine(sessions[branch][which], layers.gather_rows(tables[branch], label))
+            for branch in ("id", "content")
+        ]
+        return losses.joint(likes[0], likes[1], flag, float(config["joint_sign"]))
+
+    def _anchors(self, item_seq: Tensor, target: Tensor) -> Tensor:
+        """Return the items ``(M,)`` that the co-occurrence loss looks at in this step."""
+        config, device = self.settings, target.device
+        if config["co_anchors"] == "all":
+            anchors = torch.arange(1, self.n_items, device=device)
+        else:
+            anchors = torch.cat([item_seq.flatten(), target]).unique()
+            if config["co_anchors"] == "sample":
+                size = (int(config["co_samples"]),)
+                more = torch.randint(1, self.n_items, size, device=device)
+                anchors = torch.cat([anchors, more])
+        keep = anchors != 0
+        if config["co_isolated"] == "skip":
+            keep &= self.neighbours[anchors, 0] != 0
+        return anchors[keep]
+
+    def _co(self, anchors: Tensor, table: Tensor) -> Tensor:
+        """Return the co-occurrence loss of the anchors ``(M,)`` (eq. 17 and variants)."""
+        config = self.settings
+        if not len(anchors):
+            return table.new_zeros(1)
+        if config["co_neg"] == "fixed":
+            strangers = self.strangers[anchors]
+            valid = strangers != 0
+        else:
+            length = int(config["n_neighbors"])
+            strangers, valid = graphs.sample_strangers(anchors, length, self.pairs)
+        partners = layers.gather_rows(table, self.neighbours[anchors])
+        mean = torch.einsum("ml,mld->md", self.neighbour_weight[anchors], partners)
+        anchor = losses.unit(layers.gather_rows(table, anchors))
+        far = losses.unit(layers.gather_rows(table, strangers))
+        near = (anchor * losses.unit(mean)).sum(dim=1)
+        loss = CO[config["co"]](near, torch.einsum("md,mld->ml", anchor, far), valid)
+        return loss / math.log(10.0) if config["co_log10"] else loss

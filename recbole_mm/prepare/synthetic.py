@@ -32,27 +32,28 @@ N_ITEMS = 600
 N_SESSIONS = 3000
 N_DAYS = 182
 IMAGE_WIDTH = 32
-N_STYLES = 24
+N_STYLES = 12
 IMAGE_NOISE = 1.0
 
 # 2024-01-01 00:00 UTC in seconds.
 FIRST_SECOND = 1_704_067_200
 # A level reaches from one bound to the next, in cents.
 PRICE_BOUNDS = np.array(
-    [199, 259, 329, 419, 529, 669, 849, 1079, 1369, 1729, 2189]
-    + [2779, 3529, 4479, 5689, 7219, 9169, 11639, 14789, 18779, 23849]
+    [199, 299, 449, 649, 949, 1399, 1999, 2799, 3999, 5499, 7999, 11499, 15999]
 )
 N_LEVELS = len(PRICE_BOUNDS) - 1
 # Hours of the day in which a session may start, the busy ones more than once.
 HOURS = np.array([7, 8, 9, 10, 11, 12, 12, 13, 14, 15, 16, 17, 18, 19, 19, 20, 20, 20, 21, 21, 22])
 
 # How often the next item is a partner of the last one; otherwise taste decides.
-MOTIVES = (30, 25, 25, 20)
+PARTNER_PERCENT = 25
 PARTNERS_PER_ITEM = 3
 # The share of sessions that go on after each item from the second on: mean length 3.
 GO_ON = 0.5
-# How much likelier taste makes an item of the wanted topic, style and level (and next level).
-PULL = 3
+# How much taste makes of an item that shares 0, 1, 2 or 3 of topic, style and level with the first
+# item of the session. Two are enough: the few items that share all three would be soon known by
+# their ids alone.
+PULL = np.array([1, 20, 1000, 1000])
 # Zipf's law, shifted by this many ranks so that it is mild.
 POPULARITY_SHIFT = 120
 LATE_SHARE = 0.1
@@ -196,10 +197,10 @@ def _images(dice: _Dice, style: IntArray) -> NDArray[np.float64]:
 def make_visits(shop: Shop, seed: int = SEED, n_sessions: int = N_SESSIONS) -> Visits:
     """Draw the sessions of the shop's visitors.
 
-    Each session has a wanted topic, style and price level of its own. Its first item and, with
-    probability ``1 - PARTNER_SHARE``, each further one is drawn in proportion to popularity times
-    the pulls of what it shares with the wanted three. Otherwise the next item is a partner of the
-    last one. An item is looked at once per session, and never before its launch.
+    The first item is drawn in proportion to popularity and sets the taste of the session. A further
+    item is, in ``PARTNER_PERCENT`` of the cases, a partner of the last one; otherwise it is drawn in
+    proportion to popularity times ``PULL`` of the traits it shares with the first. An item is
+    looked at once per session, and never before its launch.
 
     Parameters
     ----------
@@ -215,14 +216,11 @@ def make_visits(shop: Shop, seed: int = SEED, n_sessions: int = N_SESSIONS) -> V
     weights = _present(shop, start)
     alive = np.arange(n_sessions, dtype=np.int64)
     last, now = dice.pick(weights), start
-    anchor = last
+    weights *= _taste(shop, last)
     steps = [(alive, last, now)]
     while len(alive):
         weights[alive, last] = 0
-        open_items = weights[alive]
-        wanted = open_items * _choices(dice, shop, anchor[alive], last)
-        nothing_left = wanted.sum(axis=1, keepdims=True) == 0
-        last = dice.pick(np.where(nothing_left, open_items, wanted))
+        last = dice.pick(_partner_or(dice, shop, last, weights[alive]))
         now = now + _pause(dice, len(alive))
         steps.append((alive, last, now))
         goes_on = dice.uniform(len(alive)) < GO_ON
@@ -253,18 +251,30 @@ def _present(shop: Shop, start: IntArray) -> IntArray:
     return shop.popularity * (shop.launch_day <= day[:, None])
 
 
-def _choices(dice: _Dice, shop: Shop, anchor: IntArray, last: IntArray) -> IntArray:
-    """Weigh the items each session may turn to next, before popularity, shape ``(S, n)``.
+def _taste(shop: Shop, anchor: IntArray) -> IntArray:
+    """Return how strongly a visitor who began with ``anchor`` is drawn to each item, ``(S, n)``."""
+    shared = np.zeros((len(anchor), len(shop.topic)), dtype=np.int64)
+    for trait in (shop.topic, shop.style, shop.level):
+        shared += trait == trait[anchor, None]
+    return PULL[shared]
 
-    By chance that is a partner of the last item, or an item with the topic, the style or the level
-    of the first one; in these three cases items that share another trait as well are likelier.
+
+def _partner_or(dice: _Dice, shop: Shop, last: IntArray, weights: IntArray) -> IntArray:
+    """Turn some sessions to one partner of their last item, if it still can be drawn.
+
+    Parameters
+    ----------
+    dice
+        Source of chance.
+    shop
+        The items.
+    last
+        Last item of each session, ``(S,)``.
+    weights
+        Weights by taste ``(S, n)``; zero for items that cannot be drawn.
     """
-    motive = np.searchsorted(np.cumsum(MOTIVES), dice.below(sum(MOTIVES), len(last)), "right")
-    shared = [trait == trait[anchor, None] for trait in (shop.topic, shop.style, shop.level)]
-    taste = np.ones(shared[0].shape, dtype=np.int64)
-    for same in shared:
-        taste *= np.where(same, PULL, 1)
-    by_graph = np.zeros_like(shared[0])
-    np.put_along_axis(by_graph, shop.partners[last], True, axis=1)
-    wanted = np.choose(motive[:, None], [by_graph, *shared])
-    return np.where(motive[:, None] == 0, 1, taste) * wanted
+    rows = np.arange(len(last))
+    partner = shop.partners[last, dice.below(PARTNERS_PER_ITEM, len(last))]
+    by_graph = (dice.below(100, len(last)) < PARTNER_PERCENT) & (weights[rows, partner] > 0)
+    only_partner = np.arange(weights.shape[1]) == partner[:, None]
+    return np.where(by_graph[:, None], only_partner, weights)

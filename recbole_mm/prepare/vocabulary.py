@@ -4,30 +4,18 @@ from __future__ import annotations
 
 # One line per topic: the department, then the wordings a title may use.
 _TOPIC_LINES = """
-Protection: bumper case, slim case, hard shell case, silicone case, clear back case
-Protection: wallet cover, flip cover, leather folio cover, card slot cover, book cover
-Protection: screen protector, tempered glass screen, privacy screen film, screen guard, screen foil
-Carrying: waterproof pouch, dry bag pouch, underwater pouch, swimming pouch, floating dry bag
-Carrying: running armband, sports armband, jogging arm strap, gym armband, fitness arm strap
-Carrying: finger ring grip, neck lanyard, wrist strap, hand grip loop, finger loop grip
-Charging: wall charger, mains power adapter, travel wall plug, wall charging plug, mains charger
-Charging: car charger, cigarette lighter charger, vehicle charger, truck charger, 12V car adapter
-Charging: wireless charging pad, Qi charging mat, induction charger, wireless dock, Qi pad
-Power: USB cable, data sync cable, braided cord, extension cable, USB lead
-Power: power bank, portable power pack, external power bank, solar power bank, backup power pack
-Power: replacement battery, spare battery, lithium battery, battery door kit, internal battery
-Listening: wired earphones, stereo earphones, 3.5mm earphones, earphones with remote, flat wire earphones
-Listening: wireless earbuds, true wireless buds, bluetooth earbuds, sport earbuds, earbuds case set
-Listening: over-ear headphones, studio headphones, noise cancelling headphones, folding headphones, DJ headphones
-Sound: handsfree headset, mono bluetooth headset, call headset microphone, trucker headset, office headset
-Sound: bluetooth speaker, portable loudspeaker, shower speaker, bass speaker, mini loudspeaker
-Sound: aux adapter, headphone jack adapter, audio splitter, FM transmitter, audio aux lead
-Mounts: dashboard mount, windshield mount, air vent mount, magnetic car mount, car cradle
-Mounts: bicycle holder, handlebar holder, motorcycle holder, bike bracket, bike handlebar clamp
-Mounts: desk stand, tabletop stand, bedside stand, folding table stand, kitchen stand
-Photo: selfie stick, camera tripod, monopod stick, tripod with remote shutter, selfie tripod
-Photo: clip-on lens, macro lens, fisheye lens, telephoto zoom lens, wide angle lens
-Photo: memory card, microSD card, flash storage card, card reader, 64GB memory card
+Protection: bumper case, slim case, hard shell case, silicone case, leather folio case, flip case
+Protection: screen protector, tempered glass screen, privacy screen film, screen guard, screen foil, glass film
+Protection: waterproof pouch, dry bag, underwater pouch, running armband pouch, floating bag, waist pouch
+Power: wall charger, car charger, mains charger, wireless charging pad, travel charger, charging plug
+Power: USB cable, data sync cable, braided cord, extension cable, USB lead, adapter cable
+Power: power bank, portable battery, spare battery, lithium battery, solar battery, battery pack
+Audio: wired earphones, stereo earphones, in-ear earbuds, sport earbuds, wireless earbuds, earphones with remote
+Audio: handsfree headset, mono headset, call headset, microphone headset, office headset, over-ear headset
+Audio: bluetooth speaker, portable loudspeaker, shower speaker, bass speaker, speaker dock, mini loudspeaker
+Accessories: dashboard mount, windshield mount, vent mount, car holder, bicycle holder, car cradle mount
+Accessories: selfie stick, camera tripod, clip-on lens, camera ring light, camera remote, wide angle lens
+Accessories: memory card, microSD card, flash drive, card reader, storage card, memory stick
 """.strip().splitlines()  # noqa: E501
 
 DEPARTMENTS: tuple[str, ...] = tuple(line.split(": ")[0] for line in _TOPIC_LINES)

@@ -25,6 +25,8 @@ from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.evaluation.ranking import RankCollector
 from recbole_mm.trainer.state import BEST, LAST, CheckpointMixin
 
+__all__ = ["BEST", "LAST", "MMTrainerMixin", "trainer_class"]
+
 logger = logging.getLogger(__name__)
 
 
@@ -144,13 +146,14 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         """Train, validate and save one epoch; return its validation score, if it has one."""
         record: dict[str, Any] = {"epoch": epoch, "loss": self._train(train, epoch, progress)}
         self.history.append(record)
-        self._say(verbose, f"epoch {epoch}: training loss {_numbers(record['loss'])}")
+        level = logging.INFO if verbose else logging.DEBUG
+        logger.log(level, f"epoch {epoch}: training loss {_numbers(record['loss'])}")
         validates = bool(valid) and self.eval_step > 0
         # As RecBole: without validation the newest weights are the result.
         improved, score = not validates, None
         if validates and (epoch + 1) % self.eval_step == 0:
             score, improved = self._validate(valid, epoch, record, progress)
-            self._say(verbose, self._validation_line(epoch, record["valid"]))
+            logger.log(level, self._validation_line(epoch, record["valid"]))
         self._track(epoch, record)
         if saved:
             self._save(epoch, best=improved)
@@ -172,9 +175,7 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         parts = total if isinstance(total, tuple) else (total or 0.0,)
         names = tuple(getattr(self.model, "loss_names", None) or ())
         if len(names) != len(parts):
-            names = (
-                ("loss",) if len(parts) == 1 else tuple(f"loss{i + 1}" for i in range(len(parts)))
-            )
+            names = tuple(f"loss{i + 1}" for i in range(len(parts)))
         return {
             name: float(part) / max(self._batch, 1) for name, part in zip(names, parts, strict=True)
         }
@@ -200,10 +201,6 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         if improved:
             self.best_valid_result = record["valid"]
         return score, improved
-
-    def _say(self, verbose: bool, line: str) -> None:
-        if verbose:
-            logger.info(line)
 
     def _validation_line(self, epoch: int, result: dict[str, float]) -> str:
         state = f"{self.cur_step} of {self.stopping_step + 1} validations without improvement"

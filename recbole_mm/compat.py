@@ -1,0 +1,213 @@
+"""Remedies for RecBole 1.2.1 and its neighbours; each has a test that fails once it is not needed.
+
+=== ================================================================ ==============================
+No. What is wrong                                                    Remedy
+=== ================================================================ ==============================
+1   RecBole uses names that numpy 2 and behaviour that pandas 3       :func:`check_versions`
+    dropped; with pandas 3 it goes wrong silently
+2   Every trainer writes ``./log_tensorboard`` as it is built         :func:`private_tensorboard`
+3   A torchvision built for CUDA cannot be imported with a CPU torch, :func:`prepare_torchvision`
+    and transformers fails with it
+4   A Config reads ``sys.argv``, runs ``eval`` on it, and changes      ``config.MMConfig``
+    ``yaml.FullLoader`` and its own argument lists for the process
+5   ``ml-100k`` ignores ``data_path``; ``gpu_id`` overwrites           ``config.MMConfig``
+    ``CUDA_VISIBLE_DEVICES``
+6   A cross-entropy model does not start with RecBole's own default    ``properties/overall.yaml``
+    of negative sampling
+7   An unknown model name ends in ``No module named 'lightgbm'``       ``registry.resolve``
+8   Stock Pop counts an item once per batch                            ``properties/model/Pop.yaml``
+=== ================================================================ ==============================
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_mm.errors import ConfigError
+
+_kept_alive: list[Any] = []
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that does not fit, and the command that mends it.
+
+    Attributes
+    ----------
+    fatal
+        Whether a run would fail or, worse, give wrong numbers.
+    """
+
+    what: str
+    remedy: str
+    fatal: bool = True
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution without importing it, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+# Distribution, first version too old to have been tried, first version that breaks, why.
+_BOUNDS: tuple[tuple[str, tuple[int, ...], tuple[int, ...], str, bool], ...] = (
+    ("recbole", (1, 2, 1), (1, 3), "other versions have other settings", True),
+    ("numpy", (1, 23), (2,), "RecBole uses names that numpy 2 dropped", True),
+    ("pandas", (2, 0), (3,), "RecBole fills missing values in a way pandas 3 ignores", True),
+    ("torch", (2, 6), (2, 14), "newer versions were not tried", False),
+    ("setuptools", (0,), (82,), "RecBole's dependency ray needs pkg_resources", False),
+)
+
+
+def check_versions(
+    version_of: Callable[[str], str | None] = installed_version,
+    python: tuple[int, ...] = sys.version_info[:2],
+) -> list[Problem]:
+    """Return what is missing or does not fit among Python and the main dependencies.
+
+    Parameters
+    ----------
+    version_of
+        Gives the installed version of a distribution, or None.
+    python
+        Version of Python, as ``(3, 11)``.
+    """
+    problems = []
+    if not (3, 10) <= python < (3, 12):
+        problems.append(
+            Problem(
+                f"Python {python[0]}.{python[1]}: RecBole's dependency ray has wheels up to 3.11",
+                "make an environment with Python 3.10 or 3.11",
+                fatal=False,
+            )
+        )
+    for name, low, high, why, fatal in _BOUNDS:
+        found = version_of(name)
+        wanted = f"{name}>={_dotted(low)},<{_dotted(high)}"
+        command = f"pip install '{wanted}'"
+        if found is None:
+            problems.append(Problem(f"{name} is not installed", command, fatal or name == "torch"))
+        elif not low <= _numbers(found) < high:
+            problems.append(Problem(f"{name} {found}: {why}", command, fatal))
+    return problems
+
+
+def require_versions() -> None:
+    """Stop before a run that would fail, or give wrong numbers, with these versions.
+
+    Raises
+    ------
+    ConfigError
+        Names each problem and the command that mends it.
+    """
+    fatal = [problem for problem in check_versions() if problem.fatal]
+    if fatal:
+        raise ConfigError("; ".join(f"{p.what}. Type: {p.remedy}" for p in fatal))
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    """Return ``(1, 2)`` as ``1.2``."""
+    return ".".join(map(str, version))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: ``2.13.0+cpu`` gives ``(2, 13, 0)``."""
+    numbers = []
+    for part in version.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+class _SilentWriter:
+    """Takes the calls of a TensorBoard writer and writes nothing."""
+
+    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
+        """Drop one number."""
+
+    def add_hparams(self, *args: Any, **kwargs: Any) -> None:
+        """Drop the settings."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def private_tensorboard(folder: str | Path | None) -> Iterator[None]:
+    """Make trainers that are built inside the block write TensorBoard files to ``folder``.
+
+    RecBole 1.2.1 writes to ``./log_tensorboard/<name of a log file>``, so that runs side by side
+    mix and every working folder is littered. None writes nothing.
+    """
+    from recbole.trainer import trainer
+
+    def writer(logger: Any) -> Any:
+        if folder is None:
+            return _SilentWriter()
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder))
+
+    original = trainer.get_tensorboard
+    trainer.get_tensorboard = writer
+    try:
+        yield
+    finally:
+        trainer.get_tensorboard = original
+
+
+def torchvision_fits() -> bool:
+    """Return whether torchvision's compiled operators can be loaded into this torch."""
+    import torch
+
+    spec = importlib.util.find_spec("torchvision")
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    for library in folder.glob("_C*") if folder else ():
+        if library.suffix in (".so", ".pyd", ".dylib"):
+            try:
+                torch.ops.load_library(str(library))
+            except OSError:
+                return False
+            return True
+    return False
+
+
+def prepare_torchvision() -> bool:
+    """Make ``import torchvision`` (and so transformers) work beside a torch of another build.
+
+    torchvision registers shape functions for two operators of its compiled part. Where that part
+    cannot be loaded, the import ends in ``operator torchvision::nms does not exist``. Declaring
+    the two names is enough for networks that do not use them. Call it before torchvision or
+    transformers are imported; later calls, and calls without torchvision, do nothing.
+
+    Returns
+    -------
+    bool
+        Whether the operators were declared by this call.
+    """
+    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
+        return False
+    if _kept_alive or torchvision_fits():
+        return False
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    # The declaration lives as long as this object.
+    _kept_alive.append(library)
+    return True
