@@ -10,8 +10,8 @@ No. What is wrong                                                    Remedy
     and transformers fails with it
 4   A Config reads ``sys.argv``, runs ``eval`` on it, and changes      ``config.MMConfig``
     ``yaml.FullLoader`` and its own argument lists for the process
-5   ``ml-100k`` ignores ``data_path``; ``gpu_id`` overwrites           ``config.MMConfig``
-    ``CUDA_VISIBLE_DEVICES``
+5   ``ml-100k`` ignores ``data_path``; ``gpu_id`` overwrites           ``config.MMConfig``,
+    ``CUDA_VISIBLE_DEVICES``                                           :func:`choose_device`
 6   A cross-entropy model does not start with RecBole's own default    ``properties/overall.yaml``
     of negative sampling
 7   An unknown model name ends in ``No module named 'lightgbm'``       ``registry.resolve``
@@ -24,7 +24,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from typing import Any
 from recbole_mm.errors import ConfigError
 
 _kept_alive: list[Any] = []
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,23 @@ class _SilentWriter:
         """Do nothing."""
 
 
+# Message (a regular expression), category, module: known, harmless, and not the user's to mend.
+_NOISE: tuple[tuple[str, type[Warning], str], ...] = (
+    ("A value is trying to be set on a copy of a DataFrame", FutureWarning, "recbole"),
+    ("using <built-in function len> in Series.agg", FutureWarning, "recbole"),
+    (r"`torch\.cuda\.amp\.GradScaler", FutureWarning, "recbole"),
+    (r"`torch\.cuda\.amp\.autocast", FutureWarning, "recbole"),
+    ("`np.bool8` is a deprecated alias", DeprecationWarning, ""),
+    ("pkg_resources is deprecated as an API", UserWarning, ""),
+)
+
+
+def quiet_warnings() -> None:
+    """Silence warnings of RecBole 1.2.1 about pandas and torch calls that still work."""
+    for message, category, module in _NOISE:
+        warnings.filterwarnings("ignore", message=message, category=category, module=module)
+
+
 @contextmanager
 def private_tensorboard(folder: str | Path | None) -> Iterator[None]:
     """Make trainers that are built inside the block write TensorBoard files to ``folder``.
@@ -174,12 +194,13 @@ def torchvision_fits() -> bool:
     """Return whether torchvision's compiled operators can be loaded into this torch."""
     import torch
 
+    load_library: Any = torch.ops.load_library
     spec = importlib.util.find_spec("torchvision")
     folder = Path(spec.origin).parent if spec and spec.origin else None
     for library in folder.glob("_C*") if folder else ():
         if library.suffix in (".so", ".pyd", ".dylib"):
             try:
-                torch.ops.load_library(str(library))
+                load_library(str(library))
             except OSError:
                 return False
             return True
@@ -205,9 +226,45 @@ def prepare_torchvision() -> bool:
         return False
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    make: Any = torch.library.Library
+    library = make("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     # The declaration lives as long as this object.
     _kept_alive.append(library)
     return True
+
+
+def choose_device(gpu_id: int | str | None, use_gpu: bool) -> Any:
+    """Return the ``torch.device`` of a run.
+
+    RecBole overwrites ``CUDA_VISIBLE_DEVICES`` with ``gpu_id``, and so takes a GPU that a scheduler
+    gave to somebody else. Here ``gpu_id`` counts among the devices that are visible.
+
+    Parameters
+    ----------
+    gpu_id
+        Number of a CUDA device, or several as ``"0,1"`` (the first is taken); None or ``""`` is
+        the CPU, and so is any number where there is no CUDA device.
+    use_gpu
+        False is the CPU.
+
+    Raises
+    ------
+    ConfigError
+        There are CUDA devices, but not this one.
+    """
+    import torch
+
+    chosen = "" if gpu_id is None else str(gpu_id).strip()
+    if not use_gpu or not chosen or not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, count = chosen.split(",")[0].strip(), torch.cuda.device_count()
+    if not number.isdigit() or int(number) >= count:
+        raise ConfigError(
+            f"gpu_id = {gpu_id!r} is not accepted; expected one of 0 ... {count - 1}, the CUDA "
+            "devices visible here (CUDA_VISIBLE_DEVICES hides the others)"
+        )
+    if "," in chosen:
+        _log.warning("gpu_id = %s: a run computes on one GPU; taking %s", chosen, number)
+    return torch.device("cuda", int(number))

@@ -15,11 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from recbole.config import Config
 from recbole.utils import InputType, ModelType
 
-from recbole_mm import compat, keys, registry, yaml_files
+from recbole_mm import compat, keys, registry, stock, yaml_files
 from recbole_mm.errors import ConfigError
 
 # Keys that say where and how loudly a run computes; they cannot change its numbers.
@@ -91,7 +90,7 @@ class MMConfig(Config):
     def _init_parameters_category(self) -> None:
         """Copy RecBole's lists of names: the original lets every Config append to global lists."""
         super()._init_parameters_category()
-        self.parameters = {name: list(names) for name, names in self.parameters.items()}
+        self.parameters: dict[str, list[str]] = {k: [*v] for k, v in self.parameters.items()}
 
     def _build_yaml_loader(self) -> type[yaml_files.PlainLoader]:
         """Return our loader; the original adds a resolver to ``yaml.FullLoader`` for everyone."""
@@ -116,19 +115,24 @@ class MMConfig(Config):
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         """Take the overrides."""
-        self._note(self._outer, config_dict, _COMMAND_LINE)
-        return copy.deepcopy(config_dict)
+        plain = {key: keys.plain(value, key) for key, value in config_dict.items()}
+        self._note(self._outer, plain, _COMMAND_LINE)
+        return plain
 
     def _get_model_and_dataset(
         self, model: str | type | None, dataset: str | None
     ) -> tuple[str, type, str]:
         """Find the model in our registry instead of RecBole's modules."""
-        model = model if model is not None else self.external_config_dict.get("model")
-        dataset = dataset if dataset is not None else self.external_config_dict.get("dataset")
+        model = model or self.external_config_dict.get("model")
+        dataset = dataset or self.external_config_dict.get("dataset")
         for key, value, example in (("model", model, "SRIM"), ("dataset", dataset, "Cellphones")):
-            if value is None:
+            if not value:
                 raise ConfigError(f"which {key}? Give --{key}, for example --{key}={example}")
-        self.spec = registry.spec_of(model)  # type: ignore[arg-type]
+        self.spec = registry.spec_of(model)
+        for key, value in (("model", self.spec.name), ("dataset", dataset)):
+            other = self.variable_config_dict.get(key, value)
+            if other != value:
+                raise ConfigError(f"{key} is given twice, as {value!r} and as {other!r}")
         return self.spec.name, self.spec.load(), str(dataset)
 
     def _update_internal_config_dict(self, file: str | Path) -> dict[str, Any]:
@@ -149,7 +153,7 @@ class MMConfig(Config):
         by_dataset = self._dataset_layer(dataset)
         preset = {**self.internal_config_dict, **by_dataset, **self.external_config_dict}["preset"]
         if preset != "sound":
-            file = registry.defaults_file(self.spec, self._known["preset"].check(preset, "preset"))
+            file = registry.defaults_file(self.spec, str(preset))
             self._update_internal_config_dict(str(file))
         self._note(self._inner, by_dataset, f"properties/dataset/{dataset}.yaml")
         self.internal_config_dict.update(by_dataset)
@@ -176,14 +180,10 @@ class MMConfig(Config):
         history = self._outer.get(key) or self._inner.get(key)
         return history[-1][0] if history else "program"
 
-    def _given(self, key: str) -> bool:
-        """Return whether the user set a key to something other than ``~``."""
-        return self.external_config_dict.get(key) is not None
-
     def _get_final_config_dict(self) -> dict[str, Any]:
         """Merge the layers and check every key and value, before anything heavy is done."""
+        native = self.internal_config_dict.pop("MODEL_TYPE")
         merged = super()._get_final_config_dict()
-        native = merged.pop("MODEL_TYPE")
         merged.update(model=self.model, dataset=self.dataset)
         for key in merged:
             if key not in self._known:
@@ -192,6 +192,8 @@ class MMConfig(Config):
         plain["metrics"], plain["topk"] = _listed(plain["metrics"]), _listed(plain["topk"])
         self._plain = copy.deepcopy(plain)
         self._check_together(plain)
+        if native != ModelType.SEQUENTIAL and self.model not in ("Pop", "Random"):
+            self._warn_of_unseen_sessions(plain)
         # One kind of rows, candidates and history for every model, whatever RecBole calls it.
         return {**plain, "MODEL_TYPE": ModelType.SEQUENTIAL, "NATIVE_MODEL_TYPE": native}
 
@@ -200,7 +202,9 @@ class MMConfig(Config):
         metric, _, k = values["valid_metric"].partition("@")
         names = [name.lower() for name in values["metrics"]]
         if metric.lower() not in names or k not in map(str, values["topk"]):
-            raise self._misfit("valid_metric", f"a metric of {values['metrics']} @ {values['topk']}")
+            raise self._misfit(
+                "valid_metric", f"a metric of {values['metrics']} @ {values['topk']}"
+            )
         fixed = yaml_files.load_yaml(yaml_files.path("overall.yaml"))["eval_args"]
         if values["eval_args"] != fixed:
             raise self._misfit(
@@ -211,6 +215,16 @@ class MMConfig(Config):
         heads, width = values.get("n_heads"), values.get("hidden_size")
         if isinstance(heads, int) and isinstance(width, int) and width % heads:
             raise self._misfit("n_heads", f"a divisor of hidden_size = {width}")
+
+    def _warn_of_unseen_sessions(self, values: Mapping[str, Any]) -> None:
+        """Say that a model with one vector per user cannot know the sessions of the test part."""
+        if values["split_by"] != "leave_one_out":
+            _log.warning(
+                "%s learns each session by its id, but with split_by: %s the sessions of the test "
+                "part are new to it; its numbers mean little. Use split_by: leave_one_out",
+                self.model,
+                values["split_by"],
+            )
 
     def _misfit(self, key: str, expected: str) -> ConfigError:
         """Return the error of a key that does not fit another."""
@@ -239,11 +253,15 @@ class MMConfig(Config):
             values["load_col"] = self._columns()
 
     def _needs_negatives(self) -> bool:
-        """Return whether the loss compares the target with sampled items (see compat, remedy 6)."""
-        input_type = getattr(self.model_class, "input_type", None)
-        return bool(
-            input_type == InputType.PAIRWISE or self.final_config_dict.get("loss_type") == "BPR"
-        )
+        """Return whether training compares the target with sampled items.
+
+        RecBole samples one uniform negative by default; only cross-entropy models and those that
+        merely count (Pop, ItemKNN) go without.
+        """
+        values = self.final_config_dict
+        pairwise = getattr(self.model_class, "input_type", None) == InputType.PAIRWISE
+        general = values["NATIVE_MODEL_TYPE"] == ModelType.GENERAL
+        return bool(pairwise or general or values.get("loss_type") == "BPR")
 
     def _feature_folder(self) -> Path:
         """Return the data folder if features can be written there or are there, else a cache."""
@@ -276,38 +294,27 @@ class MMConfig(Config):
             raise self._misfit("selected_features", f"columns of {file}: {', '.join(header[1:])}")
 
     def _init_device(self) -> None:
-        """Choose the device without touching ``CUDA_VISIBLE_DEVICES``.
-
-        RecBole overwrites that variable with ``gpu_id``, and so takes a GPU that a scheduler gave
-        to somebody else. Here ``gpu_id`` counts among the devices that are visible.
-        """
+        """Choose the device without touching ``CUDA_VISIBLE_DEVICES``."""
         values = self.final_config_dict
-        values.update(single_spec=True, local_rank=0, device=torch.device("cpu"))
-        chosen = "" if values["gpu_id"] is None else str(values["gpu_id"]).strip()
-        if not values["use_gpu"] or not chosen or not torch.cuda.is_available():
-            return
-        number, count = chosen.split(",")[0].strip(), torch.cuda.device_count()
-        if not number.isdigit() or int(number) >= count:
-            raise self._misfit("gpu_id", f"one of 0 … {count - 1}, the CUDA devices visible here")
-        if "," in chosen:
-            _log.warning("gpu_id = %s: a run computes on one GPU; taking %s", chosen, number)
-        values["device"] = torch.device("cuda", int(number))
+        device = compat.choose_device(values["gpu_id"], values["use_gpu"])
+        values.update(single_spec=True, local_rank=0, device=device)
 
     # ---- Use ----
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Set a value from the program; a key a user may set also changes ``to_plain``."""
+        """Set a value from the program; one that can change the numbers is part of ``to_plain``."""
         super().__setitem__(key, value)
-        if key in self._plain:
+        if key in self._plain and key not in NOT_HASHED:
             self._plain[key] = self._known[key].check(value, "program")
-            self._outer.setdefault(key, []).append(("program", value))
+            self._note(self._outer, {key: value}, "program")
 
     def to_plain(self) -> dict[str, Any]:
         """Return all keys a user may set, as plain values.
 
-        Written as YAML and given to ``--config_files``, they make an equal configuration.
+        Written as YAML and given to ``--config_files``, they make an equal configuration. The
+        folder of this run is left out, lest a repetition with another seed overwrites the run.
         """
-        return copy.deepcopy(self._plain)
+        return {**copy.deepcopy(self._plain), "run_folder": None}
 
     def hash(self) -> str:
         """Return 16 hexadecimal digits that change with every key that can change the numbers."""
@@ -335,10 +342,10 @@ class MMConfig(Config):
 
 def _layer_name(file: str | Path) -> str:
     """Return the name of one of our own or of RecBole's YAML files for messages."""
-    stock = registry.recbole_folder()
+    root = stock.folder()
     full = Path(file).resolve()
-    if stock is not None and full.is_relative_to(stock.resolve()):
-        return f"RecBole's {full.relative_to(stock.resolve())}"
+    if root is not None and full.is_relative_to(root.resolve()):
+        return f"RecBole's {full.relative_to(root.resolve())}"
     return yaml_files.short(full)
 
 

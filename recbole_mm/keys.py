@@ -1,8 +1,8 @@
-"""The table of configuration keys: type, range, choices and help of each, and the check of a value.
+"""The table of configuration keys: type, range, choices and help of each, and the check of values.
 
-Three sources, first one wins: ``properties/keys.yaml`` (our keys and the RecBole keys in common use),
-the model's own YAML (types from the defaults and from RecBole's ``# (int) …`` comments), and for the
-rest RecBole's YAML files and argument lists.
+Three sources, the first one wins: ``properties/keys.yaml`` (our keys and the RecBole keys in common
+use), the model's own YAML (types from the defaults and from RecBole's ``# (int) …`` comments), and
+RecBole's YAML files and argument lists.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from recbole_mm import registry, yaml_files
+from recbole_mm import registry, stock, yaml_files
 from recbole_mm.errors import ConfigError
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -151,6 +151,27 @@ def _type_fault(value: Any, types: tuple[str, ...]) -> bool:
     return not any(isinstance(value, _TYPES[name]) for name in types)
 
 
+def plain(value: Any, key: str) -> Any:
+    """Return a value as YAML would give it: no paths, tuples or NumPy scalars.
+
+    Raises
+    ------
+    ConfigError
+        The value is, or holds, an object that YAML cannot write.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(member, key) for member in value]
+    if isinstance(value, Mapping):
+        return {str(name): plain(member, key) for name, member in value.items()}
+    if callable(getattr(value, "item", None)) and getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise ConfigError(f"{key}: expected a plain value (number, text, list, dict), got {value!r}")
+
+
 def from_table(name: str, row: Mapping[str, Any], source: str = "keys.yaml") -> Key:
     """Build a key from its row in ``keys.yaml``.
 
@@ -182,7 +203,7 @@ def _declared() -> dict[str, dict[str, Any]]:
 
 
 def section(name: str) -> dict[str, Key]:
-    """Return the keys of one section of ``keys.yaml``: ``overall``, ``shared`` or a model's name."""
+    """Return one section of ``keys.yaml``: ``overall``, ``shared``, or a model's name."""
     rows = _declared().get(name) or {}
     return {key: from_table(key, row) for key, row in rows.items()}
 
@@ -215,12 +236,12 @@ def _infer(name: str, value: Any, comment: str, text: str) -> Key:
 
 def _recbole_yaml(*parts: str) -> Path:
     """Return a file of RecBole's own ``properties/``."""
-    return Path(str(registry.recbole_folder()), "properties", *parts)
+    return Path(str(stock.folder()), "properties", *parts)
 
 
 def _read_in_source(spec: registry.ModelSpec) -> dict[str, Key]:
     """Return the keys a stock model reads from its config, some of which its YAML leaves out."""
-    found = registry.source_file(spec.name)
+    found = stock.source_file(spec.name)
     source = found[1].read_text(encoding="utf-8") if found else ""
     names = set(re.findall(r"config\[\"([a-z]\w*)\"\]", source)) - {"device"}
     return {name: Key(name, null=True) for name in names}
@@ -231,8 +252,8 @@ def model_keys(spec: registry.ModelSpec) -> dict[str, Key]:
     if spec.origin == "recbole":
         file = _recbole_yaml("model", f"{spec.name}.yaml")
         shared = section("shared")
-        stock = inferred(file) if file.is_file() else {}
-        keys = {name: _narrow(key, shared.get(name)) for name, key in stock.items()}
+        rows = inferred(file) if file.is_file() else {}
+        keys = {name: _narrow(key, shared.get(name)) for name, key in rows.items()}
     else:
         defaults = registry.defaults_file(spec)
         keys = inferred(defaults) if defaults is not None else {}

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,22 +17,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recbole_mm import yaml_files
+from recbole_mm import stock, yaml_files
 from recbole_mm.errors import ConfigError
 
 ENTRY_POINT_GROUP = "recbole_mm.models"
-_FAMILIES = ("sequential", "general")
-_OTHER_FAMILIES = ("context_aware", "knowledge_aware")
-_UNSUPPORTED = {
-    "S3Rec": "it is trained in two stages by a trainer of its own",
-    "RaCT": "it is trained in three stages by a trainer of its own",
-    "RecVAE": "its trainer alternates two optimisers in a loop of its own",
-    "NCL": "its trainer clusters users in a loop of its own",
-    "GRU4RecKG": "it needs knowledge-graph vectors of the items",
-    "KSR": "it needs knowledge-graph vectors of the items",
-    "DIN": "it predicts clicks row by row and cannot rank all items",
-    "DIEN": "it predicts clicks row by row and cannot rank all items",
-}
 T = TypeVar("T", bound=type)
 
 
@@ -223,14 +209,17 @@ def spec_of(model: str | type) -> ModelSpec:
 def available_models() -> list[str]:
     """Return the names accepted by ``--model``: ours, registered ones, then RecBole's."""
     plugins = {*_PLUGINS, *(point.name for point in _entry_points())}
-    stock = {name for family in _FAMILIES for name in _class_names(family)} - set(_UNSUPPORTED)
-    return [*sorted(_OURS), *sorted(plugins - set(_OURS)), *sorted(stock - plugins)]
+    theirs = {name for family in stock.FAMILIES for name in stock.class_names(family)}
+    theirs -= set(stock.UNSUPPORTED) | plugins
+    return [*sorted(_OURS), *sorted(plugins - set(_OURS)), *sorted(theirs)]
 
 
 def _unregistered(name: str, cls: type) -> ModelSpec:
     """Describe a class that was handed over, or named by an entry point, without the decorator."""
     _CLASSES[name] = cls
-    modalities = tuple(getattr(cls, "modalities", ()))
+    declared = getattr(cls, "modalities", ())
+    # A class method of that name refines the list once the configuration is known.
+    modalities = () if callable(declared) else tuple(declared)
     return ModelSpec(name, _path_of(cls), None, modalities, "plugin")
 
 
@@ -254,31 +243,14 @@ def _from_entry_point(name: str) -> ModelSpec | None:
     return None
 
 
-def recbole_folder() -> Path | None:
-    """Return RecBole's package folder without importing it, or None where it is not installed."""
-    spec = importlib.util.find_spec("recbole")
-    places = spec.submodule_search_locations if spec else None
-    return Path(next(iter(places))) if places else None
-
-
-def source_file(name: str, families: Sequence[str] = _FAMILIES) -> tuple[str, Path] | None:
-    """Return family and source file of the RecBole model whose name equals ``name`` but for case."""
-    root = recbole_folder()
-    for family in families if root else ():
-        file = Path(str(root), "model", f"{family}_recommender", f"{name.lower()}.py")
-        if name.isidentifier() and file.is_file():
-            return family, file
-    return None
-
-
 def _from_recbole(name: str) -> ModelSpec | None:
     """Find a stock model by its module file and exact class name."""
-    found = source_file(name)
-    if found is None or _class_in(found[1]) != name:
+    found = stock.source_file(name)
+    if found is None or stock.class_in(found[1]) != name:
         return None
-    if name in _UNSUPPORTED:
+    if name in stock.UNSUPPORTED:
         raise ConfigError(
-            f"RecBole's model '{name}' is not supported: {_UNSUPPORTED[name]}. "
+            f"RecBole's model '{name}' is not supported: {stock.UNSUPPORTED[name]}. "
             f"Run it with RecBole itself, or choose another: {', '.join(available_models())}"
         )
     family, file = found
@@ -289,27 +261,12 @@ def _from_recbole(name: str) -> ModelSpec | None:
 
 def _refuse_other_family(name: str) -> None:
     """Say so when the name is a RecBole model of a family that does not rank items in sessions."""
-    found = source_file(name, _OTHER_FAMILIES)
-    if found is not None and _class_in(found[1]) == name:
+    found = stock.source_file(name, stock.OTHER_FAMILIES)
+    if found is not None and stock.class_in(found[1]) == name:
         raise ConfigError(
             f"RecBole's model '{name}' is not supported: {found[0]} models do not rank the items "
             f"of a session. Choose one of: {', '.join(available_models())}"
         )
-
-
-def _class_in(file: Path) -> str | None:
-    """Return the name of the class that a RecBole module is called after."""
-    for name in re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE):
-        if name.lower() == file.stem:
-            return str(name)
-    return None
-
-
-def _class_names(family: str) -> list[str]:
-    """Return the model names of one RecBole family, read from its source files."""
-    root = recbole_folder()
-    files = Path(str(root), "model", f"{family}_recommender").glob("*.py") if root else ()
-    return [name for file in files if (name := _class_in(file))]
 
 
 def _suggestion(name: str) -> str:
@@ -333,12 +290,11 @@ def defaults_file(spec: ModelSpec, preset: str | None = None) -> Path | None:
     base = spec.defaults or yaml_files.path("model", f"{spec.name}.yaml")
     if preset in (None, "sound"):
         return base if base.is_file() else None
-    file = base.with_name(f"{base.stem}.{preset}.yaml")
-    if not file.is_file():
+    if preset not in presets(spec):
         raise ConfigError(
             f"the model {spec.name} has no preset '{preset}'; it has: {', '.join(presets(spec))}"
         )
-    return file
+    return base.with_name(f"{base.stem}.{preset}.yaml")
 
 
 def presets(spec: ModelSpec) -> list[str]:

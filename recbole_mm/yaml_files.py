@@ -30,7 +30,10 @@ class PlainLoader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode) and key_node.value != "<<":
                 if key_node.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"key '{key_node.value}' stands there twice", key_node.start_mark
+                        None,
+                        None,
+                        f"key '{key_node.value}' stands there twice",
+                        key_node.start_mark,
                     )
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)
@@ -60,7 +63,7 @@ def path(*parts: str) -> Path:
 
 
 def default_data_path() -> Path:
-    """Return the folder of the data sets: ``./atomic_data``, else the clone's, else ``./atomic_data``."""
+    """Return the folder of the data sets: ``./atomic_data`` unless only the clone has one."""
     here, clone = Path("atomic_data"), PACKAGE.parent / "atomic_data"
     return clone if clone.is_dir() and not here.is_dir() else here
 

@@ -17,6 +17,8 @@ from safetensors.numpy import save
 
 from recbole_mm.files import atomic_write
 
+_ENTRY = "recbole_mm"
+
 
 def save_checked(
     path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
@@ -30,8 +32,10 @@ def save_checked(
     """
     solid = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     stamped = {**metadata, "checksum": _checksum(solid, metadata)}
+    # One entry, because safetensors writes several in random order and bytes should repeat.
+    note = {_ENTRY: json.dumps(stamped, sort_keys=True)}
     with atomic_write(path, "wb") as stream:
-        stream.write(save(solid, metadata=stamped))
+        stream.write(save(solid, metadata=note))
 
 
 def load_checked(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -46,10 +50,12 @@ def load_checked(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
     """
     try:
         with safe_open(str(path), framework="np") as stream:
-            metadata = dict(stream.metadata() or {})
+            metadata = json.loads((stream.metadata() or {})[_ENTRY])
             arrays = {name: stream.get_tensor(name) for name in stream.keys()}
-    except (SafetensorError, TypeError, KeyError) as error:
+    except (SafetensorError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"not a readable safetensors file ({error})") from error
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata is no table")
     if metadata.pop("checksum", "") != _checksum(arrays, metadata):
         raise ValueError("its checksum does not fit its content")
     return arrays, metadata
@@ -61,5 +67,5 @@ def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> 
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode())
-        digest.update(array.tobytes() if not array.flags.c_contiguous else array.data)
+        digest.update(array.data)
     return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class ItemFeatures:
     @classmethod
     def load(
         cls,
-        folder: str | Path | Sequence[str | Path],
+        folder: str | Path | Mapping[str, str | Path],
         dataset_name: str,
         item_tokens: Iterable[str],
         modalities: Iterable[str],
@@ -59,7 +59,7 @@ class ItemFeatures:
         Parameters
         ----------
         folder
-            Where the files lie; of several folders, the first that has the file wins.
+            Where the files lie, or ``{modality: folder}``.
         dataset_name
             Name of the data set, the first part of the file names.
         item_tokens
@@ -84,7 +84,8 @@ class ItemFeatures:
         tokens = [str(token) for token in item_tokens]
         features = cls({}, {}, {})
         for modality in modalities:
-            path = find_itememb(folder, dataset_name, modality)
+            place = folder[modality] if isinstance(folder, Mapping) else folder
+            path = find_itememb([place], dataset_name, modality)
             features._add(modality, path, read_itememb(path, modality), tokens, missing)
         return features
 
@@ -123,7 +124,8 @@ class ItemFeatures:
         self, modality: str, path: Path, emb: ItemEmb, tokens: list[str], missing: str
     ) -> None:
         """Align one file and keep its table, mask and hash."""
-        index = {token: row for row, token in enumerate(tokens) if row}
+        # Row 0, padding, stands for "not an item of the data set".
+        index = {token: row for row, token in enumerate(tokens)}
         rows = np.array([index.get(token, 0) for token in emb.ids])
         known = rows > 0
         mask = np.zeros(len(tokens), dtype=bool)
@@ -144,27 +146,24 @@ class ItemFeatures:
         self.hashes[modality] = _content_hash(table, mask, tokens, order)
 
 
-def find_itememb(
-    folder: str | Path | Sequence[str | Path], dataset_name: str, modality: str
-) -> Path:
-    """Return the first existing feature file of a modality in the given folder or folders.
+def find_itememb(folders: Iterable[str | Path], dataset_name: str, modality: str) -> Path:
+    """Return the feature file of a modality in the first of the folders that has one.
 
     Raises
     ------
     FeatureError
-        If there is none, with the places looked at and the commands that make one.
+        If there is none, with the places looked at and the command that makes one.
     """
-    folders = [folder] if isinstance(folder, (str, Path)) else list(folder)
-    paths = [itememb_path(each, dataset_name, modality) for each in folders]
+    paths = [itememb_path(folder, dataset_name, modality) for folder in folders]
     for path in paths:
         if path.is_file():
             return path
     command = f"recbole-mm encode --dataset={dataset_name} --modality={modality}"
-    from_vectors = f"{command} --from_npy=vectors.npy --ids=ids.txt"
+    if modality != "text":
+        command += " --from_npy=vectors.npy --ids=ids.txt"
     raise FeatureError(
         f"{' and '.join(str(path) for path in paths)}: no such file. Expected the {modality} "
-        f"vectors of the items. Make it with `{command if modality == 'text' else from_vectors}`"
-        + (f", or from your own vectors with `{from_vectors}`." if modality == "text" else ".")
+        f"vectors of the items. Make it with `{command}`."
     )
 
 

@@ -1,7 +1,7 @@
-"""Item graphs made from sessions: counts, neighbour lists, look-ups, propagation.
+"""Item graphs made from sessions: counts, neighbour lists, look-ups.
 
-Everything is sparse. With ``N`` items, ``S`` sessions and ``nnz`` stored pairs, memory is ``O(nnz)``
-and no dense ``N x N`` array is ever made. Ids are RecBole's internal ones: item 0 is padding and
+Everything is sparse: ``nnz`` stored pairs take ``O(nnz)`` memory, and no dense ``N x N`` array is
+ever made (``N`` items). Ids are RecBole's internal ones: item 0 is padding and
 has an empty row and column in every graph.
 
 Which sessions go in decides whether a graph is honest: pass ``dataset.train_sessions``.
@@ -9,15 +9,14 @@ Which sessions go in decides whether a graph is honest: pass ``dataset.train_ses
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from recbole_mm.data.propagation import Adjacency, csr_matrix, inverse_degree
 from recbole_mm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -258,90 +257,6 @@ def neighbour_flags(item_seq: Tensor, target: Tensor, neighbours: Tensor) -> Ten
     return listed.flatten(1).any(dim=1)
 
 
-@dataclass(frozen=True)
-class Adjacency:
-    """Row-normalised counts ``P = diag(1/r) C``, with zero rows where ``r = 0``.
-
-    Attributes
-    ----------
-    counts
-        Symmetric ``C``, torch CSR ``(N, N)``.
-    inverse_degree
-        ``1/r`` or 0, ``(N, 1)``.
-    removed
-        Symmetric counts to be taken off ``C`` (those of a batch's own sessions), torch CSR.
-    """
-
-    counts: Tensor
-    inverse_degree: Tensor
-    removed: Tensor | None = None
-
-    def count_sum(self, table: Tensor) -> Tensor:
-        """Return ``C H`` for ``H`` ``(N, d)``."""
-        total = self.counts @ table
-        return total if self.removed is None else total - self.removed @ table
-
-
-class _Propagate(torch.autograd.Function):
-    """``H <- a H + b P H``, ``n_layers`` times; linear, so nothing is saved for backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, table: Tensor, adjacency: Adjacency, n_layers: int, keep: float, take: float
-    ) -> Tensor:
-        ctx.settings = (adjacency, n_layers, keep, take)
-        for _ in range(n_layers):
-            around = adjacency.count_sum(table).mul_(adjacency.inverse_degree)
-            table = table.mul(keep).add_(around, alpha=take)
-        return table
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        adjacency, n_layers, keep, take = ctx.settings
-        grad = grads[0]
-        for _ in range(n_layers):
-            # The transpose of diag(1/r) C is C diag(1/r): the same symmetric matrix serves.
-            around = adjacency.count_sum(grad * adjacency.inverse_degree)
-            grad = grad.mul(keep).add_(around, alpha=take)
-        return grad, None, None, None, None
-
-
-def residual_propagate(
-    table: Tensor, adjacency: Adjacency, n_layers: int, keep: float = 1.0, take: float = 1.0
-) -> Tensor:
-    """Return ``(keep I + take P)^n_layers`` times the table.
-
-    ``keep = take = 1`` is the propagation of SRIM's released code, ``keep = take = 0.5`` the same
-    without growth of norms. Backward repeats ``G <- keep G + take C (G / r)`` and stores no
-    activation, so that memory is ``O(N d)`` whatever the number of layers.
-
-    Parameters
-    ----------
-    table
-        Item vectors ``(N, d)``.
-    adjacency
-        Row-normalised counts.
-    n_layers
-        Number of steps, 0 for none.
-    keep, take
-        Weight of an item's own vector and of its neighbours' mean.
-
-    Returns
-    -------
-    Tensor
-        ``(N, d)``.
-    """
-    if n_layers == 0:
-        return table
-    result: Tensor = _Propagate.apply(table, adjacency, n_layers, keep, take)
-    return result
-
-
-def neighbour_mean(table: Tensor, adjacency: Adjacency) -> Tensor:
-    """Return ``P H``, the count-weighted mean of each item's partners ``(N, d)`` (eq. 4 of SRIM)."""
-    return residual_propagate(table, adjacency, n_layers=1, keep=0.0, take=1.0)
-
-
 class ItemGraph(nn.Module):
     """A co-occurrence graph that moves with the model and stays out of its state dict.
 
@@ -387,7 +302,7 @@ class ItemGraph(nn.Module):
 
     def adjacency(self) -> Adjacency:
         """Return the whole graph, row-normalised."""
-        return Adjacency(_csr(self.crow, self.col, self.value), _inverse(self.degree))
+        return Adjacency(csr_matrix(self.crow, self.col, self.value), inverse_degree(self.degree))
 
     def adjacency_without(self, session: Tensor) -> Adjacency:
         """Return the graph with the pairs of the given sessions ``(B,)`` taken out.
@@ -404,19 +319,5 @@ class ItemGraph(nn.Module):
         parts = (removed.indptr, removed.indices, removed.data.astype(np.float32))
         crow, col, value = (torch.from_numpy(part).to(device) for part in parts)
         degree = torch.from_numpy(np.asarray(removed.sum(axis=1), dtype=np.float32)).to(device)
-        counts = _csr(self.crow, self.col, self.value)
-        return Adjacency(counts, _inverse(self.degree - degree), _csr(crow, col, value))
-
-
-def _inverse(degree: Tensor) -> Tensor:
-    """Return ``1/r`` where ``r > 0``, else 0."""
-    return torch.where(degree > 0, 1.0 / degree.clamp_min(1.0), torch.zeros_like(degree))
-
-
-def _csr(crow: Tensor, col: Tensor, value: Tensor) -> Tensor:
-    """Return a square torch CSR matrix over the given arrays, without copying them."""
-    size = (len(crow) - 1, len(crow) - 1)
-    with warnings.catch_warnings():
-        # torch calls its CSR support beta, once per process; only the product is used here.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
-        return torch.sparse_csr_tensor(crow, col, value, size=size, check_invariants=False)
+        counts = csr_matrix(self.crow, self.col, self.value)
+        return Adjacency(counts, inverse_degree(self.degree - degree), csr_matrix(crow, col, value))

@@ -1,173 +1,51 @@
-"""Tables made of result files alone, so that they can be written again without any run.
-
-A comparison folder holds ``plan.json`` (which rows, which seeds), one run folder per row and seed
-with its ``result.json``, and what the runs printed in ``logs/``.
-"""
+"""Tables made of result files alone, so that they can be written again without any run."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recbole_mm.errors import ConfigError, DataError
+from recbole_mm.errors import ConfigError
 from recbole_mm.evaluation.ranking import gains
+from recbole_mm.evaluation.results import Row, check_comparable, read_rows
 from recbole_mm.evaluation.significance import Difference, holm, interval, paired_difference
 from recbole_mm.files import atomic_write
 
-PLAN, TABLE, CSV = "plan.json", "table.md", "table.csv"
-Record = dict[str, Any]
+TABLE, CSV = "table.md", "table.csv"
+_PROTOCOL = ("split_by", "split_ratio", "eval_targets", "cold_targets", "MAX_ITEM_LIST_LENGTH")
+_PACKAGES = ("recbole_mm", "recbole", "torch")
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One run of a row: its record if it ended well, else the reason why not."""
-
-    seed: int
-    command: tuple[str, ...]
-    record: Record | None
-    error: str
-    log: Path
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table: a label and its runs, one per seed."""
-
-    label: str
-    attempts: tuple[Attempt, ...]
-
-    @property
-    def records(self) -> list[Record]:
-        """Records of the runs that ended well."""
-        return [attempt.record for attempt in self.attempts if attempt.record is not None]
-
-    def values(self, pick: Callable[[Record], float]) -> np.ndarray:
-        """Return a number of each good run, ``(seeds,)``."""
-        return np.array([pick(record) for record in self.records], dtype=np.float64)
-
-    def ranks(self) -> np.ndarray:
-        """Return the ranks of all good runs, ``(seeds, rows)``."""
-        return np.array([record["ranks"]["rank"] for record in self.records])
-
-    @property
-    def marks(self) -> str:
-        """``LEAKY`` and ``SYNTHETIC``, as far as they are true of a run."""
-        names = ("leaky", "synthetic")
-        found = [name.upper() for name in names if any(r[name] for r in self.records)]
-        return " ".join(found)
-
-
-def read_rows(folder: str | Path) -> tuple[list[Row], str | None]:
-    """Read the rows of a comparison folder and the label of its baseline.
-
-    Raises
-    ------
-    ConfigError
-        The folder holds no ``plan.json``.
-    DataError
-        A result file is damaged.
-    """
-    folder = Path(folder)
-    if not (folder / PLAN).is_file():
-        raise ConfigError(f"{folder} holds no {PLAN}; expected the --out folder of a comparison.")
-    plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    rows = [
-        Row(row["label"], tuple(_attempt(folder, run) for run in row["runs"]))
-        for row in plan["rows"]
-    ]
-    return rows, plan["baseline"]
-
-
-def _attempt(folder: Path, run: Record) -> Attempt:
-    log = folder / run["log"]
-    record = read_result(folder / run["folder"])
-    error = "" if record else last_error(log)
-    return Attempt(run["seed"], tuple(run["command"]), record, error, log)
-
-
-def read_result(run_folder: Path) -> Record | None:
-    """Return the record of a run that ended well, or None.
-
-    Raises
-    ------
-    DataError
-        The file is there and is not JSON. Results are written whole, so something else broke it.
-    """
-    path = run_folder / "result.json"
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); remove it to run again.") from error
-    return record if isinstance(record, dict) and record.get("status") == "ok" else None
-
-
-def last_error(log: Path) -> str:
-    """Return the line of a log that says why a run ended: its last ``error:``, or its last line."""
-    if not log.is_file():
-        return "not run yet"
-    text = log.read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error:")]
-    return (errors or lines or ["ended without a word"])[-1]
-
-
-def check_comparable(rows: Sequence[Row]) -> None:
-    """Refuse to put runs into one table that did not rank the same rows with the same features.
-
-    Raises
-    ------
-    ConfigError
-        The data fingerprints or, for one modality, the feature hashes differ; names the rows.
-    """
-    found: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        for attempt in row.attempts:
-            if attempt.record:
-                prints = attempt.record["fingerprint"]
-                named = {"data": prints["data"]}
-                named |= {f"features '{m}'": value for m, value in prints["features"].items()}
-                for kind, value in named.items():
-                    runs = found.setdefault(kind, {}).setdefault(value, [])
-                    runs.append(f"{row.label} (seed {attempt.seed})")
-    differing = {kind: groups for kind, groups in found.items() if len(groups) > 1}
-    if differing:
-        lines = [
-            f"  {kind} {value[:12]}: {', '.join(runs)}"
-            for kind, groups in differing.items()
-            for value, runs in groups.items()
-        ]
-        raise ConfigError(
-            "these runs cannot stand in one table, because they did not rank the same sessions "
-            "and candidates with the same features:\n" + "\n".join(lines) + "\nGive all rows the "
-            "same data, split and encoder, or compare them in tables of their own."
-        )
-
-
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, baseline: str | None = None) -> Path:
     """Write ``table.md`` and ``table.csv`` of a comparison folder; return the former's path.
 
+    Parameters
+    ----------
+    folder
+        Output folder of a comparison.
+    baseline
+        Label of the row that the others are compared with; None takes the comparison's own.
+
     Raises
     ------
     ConfigError
-        Runs of different data or features, or no ``plan.json``.
+        Runs of different data or features, no ``plan.json``, or no such baseline.
     """
     folder = Path(folder)
-    rows, baseline = read_rows(folder)
+    rows, planned = read_rows(folder)
     check_comparable(rows)
+    if baseline and baseline not in (labels := [row.label for row in rows]):
+        raise ConfigError(f"baseline {baseline!r} is no row; the rows are {', '.join(labels)}.")
     with atomic_write(folder / TABLE) as stream:
-        stream.write(markdown(rows, baseline))
+        stream.write(markdown(rows, baseline or planned))
     with atomic_write(folder / CSV) as stream:
-        stream.write(comma_separated(rows, baseline))
+        stream.write(comma_separated(rows, baseline or planned))
     return folder / TABLE
 
 
@@ -182,42 +60,39 @@ def markdown(rows: Sequence[Row], baseline: str | None) -> str:
 
 
 def _caption(rows: Sequence[Row]) -> str:
+    """Say what the numbers are, on how many rows, and what must not be overlooked."""
     if not rows:
         return "# Comparison\n\nNo run has ended well yet."
     records = [record for row in rows for record in row.records]
-    first, config = records[0], records[0]["config"]
-    cold = first["counts"].get("test_cold_targets", 0)
-    text = [f"# Comparison on {first['dataset']}", ""]
-    if any(record["synthetic"] for record in records):
-        text += [
-            "**SYNTHETIC: the sessions are generated; nothing follows for real shoppers.**",
-            "",
-        ]
-    if any(record["leaky"] for record in records):
-        text += ["**LEAKY: rows so marked use test information in training, on purpose.**", ""]
-    split = ", ".join(f"{key} {config[key]}" for key in _PROTOCOL if key in config)
-    versions = sorted(
-        {
-            f"{name} {r['versions'][name]}"
-            for r in records
-            for name in _SHOWN
-            if name in r["versions"]
-        }
+    first, counts = records[0], records[0]["counts"]
+    warnings = {
+        "synthetic": "**SYNTHETIC: generated sessions, which say nothing of real shoppers.**",
+        "leaky": "**LEAKY: rows marked so use test information in training, on purpose.**",
+    }
+    split = ", ".join(
+        f"{key} {first['config'][key]}" for key in _PROTOCOL if key in first["config"]
     )
-    text += [
-        f"{len(first['ranks']['session'])} test rows ({cold} with a target unseen in training), "
-        f"{first['counts'].get('items', 'all')} candidates each, all ranked. Test metrics of the "
-        "epoch that was best on validation: mean ± standard deviation over seeds. Interval: 95 % "
-        "bootstrap over sessions of the mean over seeds, from ranks in which ties share their mean "
-        "position (RecBole's metrics order ties arbitrarily).",
-        "",
-        f"Protocol: {split}. Software: {', '.join(versions)}.",
-    ]
-    return "\n".join(text)
+    return "\n\n".join(
+        [
+            f"# Comparison on {first['dataset']}",
+            *(text for mark, text in warnings.items() if any(r[mark] for r in records)),
+            f"{len(first['ranks']['rank'])} test rows "
+            f"({counts.get('test_cold_targets', 0)} with a target unseen in training), "
+            f"{counts.get('items', 'all')} candidates each, all ranked. Test metrics of the epoch "
+            "that was best on validation, mean ± standard deviation over seeds. Interval: 95 % "
+            "bootstrap over sessions of the mean over seeds; it and the comparisons below use "
+            "ranks in which ties share their mean position, while RecBole's metrics order ties "
+            "arbitrarily.",
+            f"Protocol: {split}. Software: {', '.join(_software(records))}.",
+        ]
+    )
 
 
-_PROTOCOL = ("split_by", "split_ratio", "eval_targets", "cold_targets", "MAX_ITEM_LIST_LENGTH")
-_SHOWN = ("recbole_mm", "recbole", "torch")
+def _software(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the versions and devices of all runs; two of one package show that they differ."""
+    pairs = {(name, r["versions"][name]) for r in records for name in r["versions"]}
+    devices = {f"device {r['device']}" for r in records if "device" in r}
+    return sorted(f"{name} {value}" for name, value in pairs if name in _PACKAGES) + sorted(devices)
 
 
 def _main_table(rows: Sequence[Row]) -> str:
@@ -230,26 +105,17 @@ def _main_table(rows: Sequence[Row]) -> str:
 
 def _main_cells(row: Row, names: Sequence[str], main: str) -> list[str]:
     low, high = row_interval(row, main)
-    first = row.records[0]
-    best, run = row.values(lambda r: r["best_epoch"]), row.values(lambda r: r["epochs_run"])
     return [
         row.label,
-        str(len(row.records)) + (f" of {len(row.attempts)}" if _failed(row) else ""),
-        *(
-            _spread(row.values(lambda r, name=name: r["test"].get(name, math.nan)))
-            for name in names
-        ),  # type: ignore[misc]
-        f"{low:.4f}–{high:.4f}",
-        f"{best.mean():.1f} / {run.mean():.1f}",
-        f"{row.values(lambda r: r['seconds']['train']).mean():.1f}",
-        f"{first['parameters']:,}",
-        f"{row.values(lambda r: r['peak_memory_mb']).max():.0f}",
-        row.marks or "–",
+        f"{len(row.records)} of {len(row.attempts)}" if row.failed else str(len(row.records)),
+        *(_spread(row.values("test", name)) for name in names),
+        f"{low:.4f} to {high:.4f}",
+        f"{row.values('best_epoch').mean():.1f} / {row.values('epochs_run').mean():.1f}",
+        f"{row.values('seconds', 'train').mean():.1f}",
+        f"{row.values('parameters').mean():,.0f}",
+        f"{row.values('peak_memory_mb').max():.0f}",
+        row.marks or "-",
     ]
-
-
-def _failed(row: Row) -> list[Attempt]:
-    return [attempt for attempt in row.attempts if attempt.record is None]
 
 
 def main_metric(rows: Sequence[Row]) -> str:
@@ -296,8 +162,9 @@ def _paired_table(rows: Sequence[Row], baseline: str | None) -> str:
     ]
     head = [f"against {baseline}", "reciprocal rank", "95 %", "p (Holm)", "sessions"]
     note = (
-        f"Paired over sessions, reciprocal ranks averaged over seeds: Wilcoxon's signed-rank test, "
-        f"two-sided, corrected for {len(found)} comparison(s) by Holm; bootstrap interval."
+        "Paired over sessions, reciprocal ranks averaged over seeds: Wilcoxon's signed-rank test, "
+        f"two-sided, corrected for {len(found)} comparison(s) by Holm; bootstrap interval. "
+        "Sessions are drawn, not seeds: the spread over seeds stands in the table above."
     )
     return f"## Paired comparison\n\n{note}\n\n{_table(head, lines)}"
 
@@ -316,8 +183,7 @@ def _slice_table(rows: Sequence[Row]) -> str:
         return ""
     head = ["model"] + [f"{d} {g} (n={divisions[d][g]['n']})" for d, g in columns]
     lines = [
-        [row.label]
-        + [_spread(row.values(lambda r, d=d, g=g: r["slices"][d][g][main])) for d, g in columns]  # type: ignore[misc]
+        [row.label] + [_spread(row.values("slices", d, g, main)) for d, g in columns]
         for row in rows
     ]
     return f"## {main} of parts of the test rows\n\n{_table(head, lines)}"
@@ -327,21 +193,25 @@ def _failures(rows: Sequence[Row]) -> str:
     lines = [
         [row.label, str(attempt.seed), attempt.error, str(attempt.log)]
         for row in rows
-        for attempt in _failed(row)
+        for attempt in row.failed
     ]
     return f"## Failed runs\n\n{_table(['model', 'seed', 'error', 'log'], lines)}" if lines else ""
 
 
 def _commands(rows: Sequence[Row]) -> str:
-    lines = [" ".join(a.command) for row in rows for a in row.attempts]
+    lines = [shlex.join(a.command) for row in rows for a in row.attempts]
     return "## Commands\n\n```\n" + "\n".join(lines) + "\n```"
 
 
 def _spread(values: np.ndarray) -> str:
-    """Write mean ± sample standard deviation; one value has no spread."""
-    if len(values) < 2:
-        return f"{values.mean():.4f}"
-    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
+    """Write mean ± standard deviation; one value has no spread."""
+    mean, deviation = _moments(values)
+    return f"{mean:.4f}" if deviation == "" else f"{mean:.4f} ± {deviation:.4f}"
+
+
+def _moments(values: np.ndarray) -> tuple[float, float | str]:
+    """Return mean and sample standard deviation, which is empty for one value."""
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else ""
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -355,7 +225,8 @@ def comma_separated(rows: Sequence[Row], baseline: str | None) -> str:
     """Return the table with unrounded numbers, one line per row; failed rows have no numbers."""
     done = [row for row in rows if row.records]
     compared = paired(done, baseline)
-    lines = [_flat(row, compared.get(row.label)) for row in rows]
+    main = main_metric(done) if done else ""
+    lines = [_flat(row, main, compared.get(row.label)) for row in rows]
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -364,27 +235,26 @@ def comma_separated(rows: Sequence[Row], baseline: str | None) -> str:
     return text.getvalue()
 
 
-def _flat(row: Row, compared: tuple[Difference, float] | None) -> dict[str, Any]:
+def _flat(row: Row, main: str, compared: tuple[Difference, float] | None) -> dict[str, Any]:
     flat: dict[str, Any] = {
         "label": row.label,
         "seeds": len(row.records),
-        "failed": len(_failed(row)),
+        "failed": len(row.failed),
         "marks": row.marks,
     }
     if not row.records:
         return flat
     for name in row.records[0]["test"]:
-        values = row.values(lambda r, name=name: r["test"][name])  # type: ignore[misc]
-        flat[name] = values.mean()
-        flat[f"{name} std"] = values.std(ddof=1) if len(values) > 1 else ""
-    main = main_metric([row])
+        flat[name], flat[f"{name} std"] = _moments(row.values("test", name))
     flat[f"{main} low"], flat[f"{main} high"] = row_interval(row, main)
-    for name in ("best_epoch", "epochs_run", "parameters", "peak_memory_mb"):
-        flat[name] = row.values(lambda r, name=name: r[name]).mean()  # type: ignore[misc]
-    flat["train_seconds"] = row.values(lambda r: r["seconds"]["train"]).mean()
-    flat["test_rows"] = len(row.records[0]["ranks"]["session"])
+    for name in ("best_epoch", "epochs_run", "parameters"):
+        flat[name] = row.values(name).mean()
+    flat["peak_memory_mb"] = row.values("peak_memory_mb").max()
+    flat["train_seconds"] = row.values("seconds", "train").mean()
+    flat["test_rows"] = len(row.records[0]["ranks"]["rank"])
     if compared:
         difference, p = compared
         flat["reciprocal_rank_difference"] = difference.delta
+        flat["difference low"], flat["difference high"] = difference.low, difference.high
         flat["p"], flat["p_holm"] = difference.p, p
     return flat

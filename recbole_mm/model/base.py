@@ -36,9 +36,9 @@ class MMSequentialRecommender(SequentialRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.features = getattr(dataset, "item_features", None)
+        self.features: Any = getattr(dataset, "item_features", None)
         self._feature_hint = (str(config["dataset"]), type(self).__name__)
-        self._tables: Mapping[str, Tensor] | None = None
+        self._cached: Mapping[str, Tensor] | None = None
 
     def item_tables(self) -> Mapping[str, Tensor]:
         """Return what depends on items alone; ``"candidates"`` is ``(n_items, D)``."""
@@ -72,11 +72,11 @@ class MMSequentialRecommender(SequentialRecommender):
         """Return the item tables, from the cache while evaluating without gradients."""
         if self.training or torch.is_grad_enabled():
             return self.item_tables()
-        if self._tables is None:
-            self._tables = self.item_tables()
-        return self._tables
+        if self._cached is None:
+            self._cached = self.item_tables()
+        return self._cached
 
-    def sessions(self, interaction: Any) -> tuple[Tensor, Tensor]:
+    def inputs(self, interaction: Any) -> tuple[Tensor, Tensor]:
         """Return item ids ``(B, T)`` and lengths ``(B,)``, cut to the longest row of the batch."""
         lengths = interaction[self.ITEM_SEQ_LEN]
         longest = max(int(lengths.max()), 1)
@@ -88,36 +88,37 @@ class MMSequentialRecommender(SequentialRecommender):
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the score of each row's ``item_id``, ``(B,)``."""
-        query, candidates = self._match(interaction)
-        scores = (query * candidates[interaction[self.ITEM_ID]]).sum(dim=1)
-        return scores.masked_fill(interaction[self.ITEM_ID] == 0, -math.inf)
+        item = interaction[self.ITEM_ID]
+        with self.full_precision():
+            query, candidates = self._match(interaction)
+            scores = (query * candidates[item]).sum(dim=1)
+        return scores.masked_fill(item == 0, -math.inf)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Return the scores of all items ``(B, n_items)``; padding has ``-inf``."""
-        query, candidates = self._match(interaction)
-        scores = query @ candidates.T
+        with self.full_precision():
+            query, candidates = self._match(interaction)
+            scores = query @ candidates.T
         scores[:, 0] = -math.inf
         return scores
 
     def _match(self, interaction: Any) -> tuple[Tensor, Tensor]:
         """Return query vectors ``(B, D)`` and candidates ``(n_items, D)``."""
-        with self.full_precision():
-            tables = self.current_tables()
-            query = self.encode(*self.sessions(interaction), tables)
-        return query, tables["candidates"]
+        tables = self.current_tables()
+        return self.encode(*self.inputs(interaction), tables), tables["candidates"]
 
     def train(self, mode: bool = True) -> MMSequentialRecommender:
         """Switch between training and evaluation; drops the cached item tables."""
-        self._tables = None
+        self._cached = None
         super().train(mode)
         return self
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load weights; drops the cached item tables."""
-        self._tables = None
+        self._cached = None
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Move or cast the model; drops the cached item tables."""
-        self._tables = None
+        self._cached = None
         return super()._apply(*args, **kwargs)

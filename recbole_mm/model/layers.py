@@ -55,9 +55,9 @@ class FeatureTable(nn.Module):
     """Item vectors made from features: ``E = F M + A V``.
 
     ``F`` ``(N, d_t)`` are the features of all modalities side by side, ``M`` a learned map, ``A``
-    ``(N, k)`` marks items that lack modality ``k`` and ``V`` ``(k, d)`` are learned vectors for them.
-    Both ``F`` and ``A`` may be propagated over a graph beforehand: propagation is linear and acts
-    from the left, so ``(P F) M = P (F M)``.
+    ``(N, k)`` marks items that lack modality ``k`` and ``V`` ``(k, d)`` are learned vectors for
+    them. Both ``F`` and ``A`` may be propagated over a graph beforehand: propagation is linear and
+    acts from the left, so ``(P F) M = P (F M)``.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def prepare_features(
     Returns
     -------
     Tensor
-        float32 ``(N, d_t)`` or ``(N, n_components)``; zero rows where ``present`` is False.
+        float32 ``(N, d_t)`` or ``(N, n_components)``; rows of zeros stay so.
 
     Raises
     ------
@@ -128,13 +128,16 @@ def prepare_features(
     """
     table = table.to(torch.float32)
     fit = present & seen
-    if scaling == "center" and bool(fit.any()):
-        table = table - table[fit].mean(dim=0)
+    if scaling == "center":
+        mean = table[fit].mean(dim=0) if bool(fit.any()) else table.new_zeros(table.shape[1])
+        # An item without features stands at the centre, whatever vector it was given.
+        table = (table - mean) * present.unsqueeze(1)
     if scaling != "none":
         table = F.normalize(table, dim=1)
     if n_components:
-        table = _principal(table, fit, n_components)
-    return table * present.unsqueeze(1)
+        filled = (table != 0).any(dim=1, keepdim=True)
+        table = _principal(table, fit, n_components) * filled
+    return table
 
 
 def _principal(table: Tensor, fit: Tensor, n_components: int) -> Tensor:
@@ -207,17 +210,18 @@ class DirectAttention(nn.Module):
         Tensor
             ``(B, Q, d)``.
         """
-        heads = [
-            self._split(self.maps[name](x) if name in self.maps else x)
-            for name, x in (("query", query), ("key", items), ("value", items))
-        ]
         mixed = F.scaled_dot_product_attention(
-            *heads,
+            self._heads("query", query),
+            self._heads("key", items),
+            self._heads("value", items),
             attn_mask=mask[:, None, None, :],
             dropout_p=self.dropout.p if self.dropout.training else 0.0,
         )
         return mixed.transpose(1, 2).flatten(2)
 
-    def _split(self, vectors: Tensor) -> Tensor:
-        """``(B, T, d)`` to ``(B, H, T, d/H)``."""
-        return vectors.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+    def _heads(self, role: str, vectors: Tensor) -> Tensor:
+        """Map if this role is mapped and split: ``(B, T, d)`` to ``(B, H, T, d/H)``."""
+        if role in self.maps:
+            vectors = self.maps[role](vectors)
+        split = (*vectors.shape[:2], self.n_heads, -1)
+        return vectors.reshape(split).transpose(1, 2)

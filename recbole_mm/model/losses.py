@@ -20,10 +20,15 @@ from torch import Tensor
 TINY = 1e-8
 
 
+def length(vectors: Tensor) -> Tensor:
+    """Return the lengths ``(...,)`` of vectors ``(..., d)``, 1 for zero vectors."""
+    norm = torch.linalg.vector_norm(vectors, dim=-1)
+    return norm.masked_fill(norm < TINY, 1.0)
+
+
 def unit(vectors: Tensor) -> Tensor:
     """Scale vectors ``(..., d)`` to length 1; zero vectors stay zero."""
-    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / norm.masked_fill(norm < TINY, 1.0)
+    return vectors / length(vectors).unsqueeze(-1)
 
 
 def cosine(left: Tensor, right: Tensor) -> Tensor:
@@ -122,7 +127,7 @@ def joint(like_id: Tensor, like_content: Tensor, flag: Tensor, sign: float = 1.0
     """Weigh the branches by a flag (SRIM eq. 12-13).
 
     ``J_i = softplus(v - u)``, ``J_c = softplus(u - v)``; ``J_i + J_c/2`` where the flag is set,
-    else ``J_c + J_i/2``. It has its minimum at ``u - v = ln 2`` (flag set) or ``-ln 2``: it balances
+    else ``J_c + J_i/2``. The minimum is at ``u - v = ln 2`` (flag set) or ``-ln 2``: it balances
     the branches and does not pull either towards the target.
 
     Parameters
@@ -164,8 +169,10 @@ def co_expratio(near: Tensor, far: Tensor, valid: Tensor) -> Tensor:
 
     Anchors without any valid stranger give 0.
     """
-    total = torch.logsumexp(far.masked_fill(~valid, -math.inf), dim=1)
-    return -torch.where(total.isfinite(), (near - total).exp(), torch.zeros_like(near))
+    some = valid.any(dim=1)
+    # A row of nothing but -inf would give NaN gradients; it is kept as it is and counted as 0.
+    total = torch.logsumexp(far.masked_fill(~valid & some.unsqueeze(1), -math.inf), dim=1)
+    return -(near - total).exp() * some
 
 
 def co_ratio(near: Tensor, far: Tensor, valid: Tensor) -> Tensor:

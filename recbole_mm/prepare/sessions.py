@@ -22,7 +22,7 @@ def stable_order(*keys: NDArray) -> IntArray:
 
 
 def cut_by_gap(users: NDArray, times: NDArray, gap_seconds: float) -> IntArray:
-    """Number the sittings of each user: a pause longer than ``gap_seconds`` opens a new one.
+    """Count the sittings of each user: a pause longer than ``gap_seconds`` opens a new one.
 
     Parameters
     ----------

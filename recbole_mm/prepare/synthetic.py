@@ -21,11 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from recbole_mm.data.card import DatasetCard
+from recbole_mm.data.itememb import itememb_path, write_itememb
 from recbole_mm.prepare import vocabulary
+from recbole_mm.prepare.dice import Dice
+from recbole_mm.prepare.output import refuse_overwriting, write_dataset
 from recbole_mm.prepare.sessions import IntArray
 
+INTER_TYPES = {"session_id": "token", "item_id": "token", "timestamp": "float"}
 NAME = "Cellphones"
 SEED = 2020
 N_ITEMS = 600
@@ -38,9 +44,7 @@ IMAGE_NOISE = 1.0
 # 2024-01-01 00:00 UTC in seconds.
 FIRST_SECOND = 1_704_067_200
 # A level reaches from one bound to the next, in cents.
-PRICE_BOUNDS = np.array(
-    [199, 299, 449, 649, 949, 1399, 1999, 2799, 3999, 5499, 7999, 11499, 15999]
-)
+PRICE_BOUNDS = np.array([199, 299, 449, 649, 949, 1399, 1999, 2799, 3999, 5499, 7999, 11499, 15999])
 N_LEVELS = len(PRICE_BOUNDS) - 1
 # Hours of the day in which a session may start, the busy ones more than once.
 HOURS = np.array([7, 8, 9, 10, 11, 12, 12, 13, 14, 15, 16, 17, 18, 19, 19, 20, 20, 20, 21, 21, 22])
@@ -57,6 +61,7 @@ PULL = np.array([1, 20, 1000, 1000])
 # Zipf's law, shifted by this many ranks so that it is mild.
 POPULARITY_SHIFT = 120
 LATE_SHARE = 0.1
+LAST_LAUNCH_DAY = 140
 
 
 @dataclass(frozen=True)
@@ -91,40 +96,6 @@ class Visits:
     seconds: IntArray
 
 
-class _Dice:
-    """Uniform draws from one PCG64 stream, and what integer arithmetic makes of them."""
-
-    def __init__(self, seed: int) -> None:
-        self._generator = np.random.Generator(np.random.PCG64(seed))
-
-    def uniform(self, *shape: int) -> NDArray[np.float64]:
-        return self._generator.random(shape)
-
-    def below(self, bound: int | IntArray, *shape: int) -> IntArray:
-        """Draw integers from 0 to ``bound`` - 1."""
-        return np.floor(self.uniform(*shape) * bound).astype(np.int64)
-
-    def shuffled(self, values: IntArray) -> IntArray:
-        return values[np.argsort(self.uniform(len(values)), kind="stable")]
-
-    def balanced(self, n: int, kinds: int) -> IntArray:
-        """Give ``n`` things one of ``kinds`` labels each, all labels equally often."""
-        return self.shuffled(np.arange(n, dtype=np.int64) % kinds)
-
-    def pick(self, weights: IntArray) -> IntArray:
-        """Draw one column per row of ``weights`` ``(r, n)`` in proportion to whole numbers."""
-        cumulative = np.cumsum(weights, axis=1)
-        ticket = self.below(cumulative[:, -1], len(weights))
-        return (cumulative <= ticket[:, None]).sum(axis=1)
-
-    def bell(self, *shape: int) -> NDArray[np.float64]:
-        """Draw nearly normal numbers, mean 0 and variance 1: twelve uniform ones less 6."""
-        total = np.full(shape, -6.0)
-        for _ in range(12):
-            total += self.uniform(*shape)
-        return total
-
-
 def make_shop(seed: int = SEED, n_items: int = N_ITEMS) -> Shop:
     """Draw the items of the shop.
 
@@ -135,7 +106,7 @@ def make_shop(seed: int = SEED, n_items: int = N_ITEMS) -> Shop:
     n_items
         Number of items; must be even (the partner graph is made of perfect matchings).
     """
-    dice = _Dice(seed)
+    dice = Dice(seed)
     topic = dice.balanced(n_items, len(vocabulary.WORDINGS))
     style = dice.balanced(n_items, N_STYLES)
     level = dice.balanced(n_items, N_LEVELS)
@@ -152,14 +123,14 @@ def make_shop(seed: int = SEED, n_items: int = N_ITEMS) -> Shop:
         style=style,
         level=level,
         popularity=1_000_000 // (rank + POPULARITY_SHIFT),
-        launch_day=np.where(late, dice.below(N_DAYS, n_items), 0),
+        launch_day=np.where(late, dice.below(LAST_LAUNCH_DAY, n_items), 0),
         partners=_partner_graph(dice, n_items),
         cents=low + dice.below(high - low, n_items),
         images=_images(dice, style),
     )
 
 
-def _titles(dice: _Dice, topic: IntArray, brands: list[str]) -> list[str]:
+def _titles(dice: Dice, topic: IntArray, brands: list[str]) -> list[str]:
     """Write one title per item: two wordings of its topic among words that mean nothing."""
     n = len(topic)
     wordings = len(vocabulary.WORDINGS[0])
@@ -170,16 +141,16 @@ def _titles(dice: _Dice, topic: IntArray, brands: list[str]) -> list[str]:
         for words in (vocabulary.MANNERS, vocabulary.DEVICES, vocabulary.COLOURS)
     )
     titles = []
-    for i, brand in enumerate(brands):
+    for i in range(n):
         words = vocabulary.WORDINGS[topic[i]]
         titles.append(
-            f"{brand} {vocabulary.MANNERS[manner[i]]} {words[first[i]]}, {words[second[i]]} "
+            f"{vocabulary.MANNERS[manner[i]]} {words[first[i]]}, {words[second[i]]} "
             f"for {vocabulary.DEVICES[device[i]]}, {vocabulary.COLOURS[colour[i]]}"
         )
     return titles
 
 
-def _partner_graph(dice: _Dice, n_items: int) -> IntArray:
+def _partner_graph(dice: Dice, n_items: int) -> IntArray:
     """Draw perfect matchings: each item gets one partner from each of them."""
     partners = np.empty((n_items, PARTNERS_PER_ITEM), dtype=np.int64)
     for column in range(PARTNERS_PER_ITEM):
@@ -188,7 +159,7 @@ def _partner_graph(dice: _Dice, n_items: int) -> IntArray:
     return partners
 
 
-def _images(dice: _Dice, style: IntArray) -> NDArray[np.float64]:
+def _images(dice: Dice, style: IntArray) -> NDArray[np.float64]:
     """Draw image vectors: the +1/-1 direction of the style plus noise of every pixel of it."""
     directions = np.where(dice.uniform(N_STYLES, IMAGE_WIDTH) < 0.5, -1.0, 1.0)
     return directions[style] + IMAGE_NOISE * dice.bell(len(style), IMAGE_WIDTH)
@@ -198,8 +169,8 @@ def make_visits(shop: Shop, seed: int = SEED, n_sessions: int = N_SESSIONS) -> V
     """Draw the sessions of the shop's visitors.
 
     The first item is drawn in proportion to popularity and sets the taste of the session. A further
-    item is, in ``PARTNER_PERCENT`` of the cases, a partner of the last one; otherwise it is drawn in
-    proportion to popularity times ``PULL`` of the traits it shares with the first. An item is
+    item is, in ``PARTNER_PERCENT`` of the cases, a partner of the last one; otherwise it is drawn
+    in proportion to popularity times ``PULL`` of the traits it shares with the first. An item is
     looked at once per session, and never before its launch.
 
     Parameters
@@ -211,7 +182,7 @@ def make_visits(shop: Shop, seed: int = SEED, n_sessions: int = N_SESSIONS) -> V
     n_sessions
         Number of sessions.
     """
-    dice = _Dice(seed + 1)
+    dice = Dice(seed + 1)
     start = _start_seconds(dice, n_sessions)
     weights = _present(shop, start)
     alive = np.arange(n_sessions, dtype=np.int64)
@@ -230,14 +201,14 @@ def make_visits(shop: Shop, seed: int = SEED, n_sessions: int = N_SESSIONS) -> V
     return Visits(session[order], item[order], seconds[order])
 
 
-def _start_seconds(dice: _Dice, n_sessions: int) -> IntArray:
+def _start_seconds(dice: Dice, n_sessions: int) -> IntArray:
     """Draw when the sessions start, in order."""
     day = dice.below(N_DAYS, n_sessions)
     hour = HOURS[dice.below(len(HOURS), n_sessions)]
     return np.sort(FIRST_SECOND + day * 86_400 + hour * 3_600 + dice.below(3_600, n_sessions))
 
 
-def _pause(dice: _Dice, n: int) -> IntArray:
+def _pause(dice: Dice, n: int) -> IntArray:
     """Draw seconds between two items of a session, at least 150.
 
     RecBole keeps times as float32, whose steps are 128 s at present-day dates.
@@ -259,7 +230,7 @@ def _taste(shop: Shop, anchor: IntArray) -> IntArray:
     return PULL[shared]
 
 
-def _partner_or(dice: _Dice, shop: Shop, last: IntArray, weights: IntArray) -> IntArray:
+def _partner_or(dice: Dice, shop: Shop, last: IntArray, weights: IntArray) -> IntArray:
     """Turn some sessions to one partner of their last item, if it still can be drawn.
 
     Parameters
@@ -278,3 +249,78 @@ def _partner_or(dice: _Dice, shop: Shop, last: IntArray, weights: IntArray) -> I
     by_graph = (dice.below(100, len(last)) < PARTNER_PERCENT) & (weights[rows, partner] > 0)
     only_partner = np.arange(weights.shape[1]) == partner[:, None]
     return np.where(by_graph[:, None], only_partner, weights)
+
+
+def prepare_synthetic(out: str | Path, seed: int = SEED, force: bool = False) -> Path:
+    """Write the made-up shop to ``<out>/Cellphones`` and return that folder.
+
+    Parameters
+    ----------
+    out
+        Folder of all data sets.
+    seed
+        Seed of items and sessions. The committed files come from the default.
+    force
+        Overwrite existing files.
+
+    Raises
+    ------
+    DataError
+        If files exist and ``force`` is false.
+    """
+    folder = Path(out) / NAME
+    refuse_overwriting(folder, NAME, force)
+    shop = make_shop(seed)
+    visits = make_visits(shop, seed)
+    image_path = itememb_path(folder, NAME, "image")
+    # An item without a visit would give RecBole, which reads both files, a larger vocabulary.
+    seen = np.unique(visits.item)
+    images = np.round(shop.images[seen] * 128) / 128  # written exactly with nine digits
+    write_itememb(image_path, "image", [shop.ids[i] for i in seen], images)
+    items, item_types = _item_table(shop)
+    inter = (_inter_frame(shop, visits), INTER_TYPES)
+    return write_dataset(folder, _card(seed, visits), inter, (items.iloc[seen], item_types))
+
+
+def _inter_frame(shop: Shop, visits: Visits) -> pd.DataFrame:
+    """Return the rows of the ``.inter`` file."""
+    return pd.DataFrame(
+        {
+            "session_id": [f"S{number:04d}" for number in visits.session + 1],
+            "item_id": np.array(shop.ids, dtype=object)[visits.item],
+            "timestamp": visits.seconds,
+        }
+    )
+
+
+def _item_table(shop: Shop) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the rows and the types of the ``.item`` file."""
+    columns = {
+        "item_id:token": shop.ids,
+        "title:token_seq": shop.titles,
+        "brand:token": shop.brands,
+        "category:token": shop.categories,
+        "price:float": shop.cents / 100,
+    }
+    types = dict(name.split(":") for name in columns)
+    return pd.DataFrame(dict(zip(types, columns.values(), strict=True))), types
+
+
+def _card(seed: int, visits: Visits) -> DatasetCard:
+    """Describe the data set."""
+    counts = {
+        "sessions": len(np.unique(visits.session)),
+        "items": len(np.unique(visits.item)),
+        "interactions": len(visits.item),
+    }
+    return DatasetCard(
+        name=NAME,
+        source=f"generated by recbole-mm prepare synthetic (seed {seed}); not real shoppers",
+        licence="MIT, like recbole_mm itself",
+        # The times belong to the story: sessions begin one after another, items are launched.
+        timestamps="real",
+        synthetic=True,
+        session="one visit of a made-up shopper",
+        text_fields=("title", "brand", "category"),
+        report=counts,
+    )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 # One line per topic: the department, then the wordings a title may use.
 _TOPIC_LINES = """
-Protection: bumper case, slim case, hard shell case, silicone case, leather folio case, flip case
-Protection: screen protector, tempered glass screen, privacy screen film, screen guard, screen foil, glass film
-Protection: waterproof pouch, dry bag, underwater pouch, running armband pouch, floating bag, waist pouch
-Power: wall charger, car charger, mains charger, wireless charging pad, travel charger, charging plug
-Power: USB cable, data sync cable, braided cord, extension cable, USB lead, adapter cable
-Power: power bank, portable battery, spare battery, lithium battery, solar battery, battery pack
-Audio: wired earphones, stereo earphones, in-ear earbuds, sport earbuds, wireless earbuds, earphones with remote
+Protection: bumper case, slim case, hard shell case, silicone case, leather case, flip cover case
+Protection: screen protector, tempered glass screen, privacy screen, screen guard, screen foil, screen shield
+Protection: waterproof pouch, belt pouch, underwater pouch, running pouch, floating pouch, waist bag pouch
+Power: wall charger, car charger, mains charger, wireless charger pad, travel charger, charger plug
+Power: USB cable, data sync cable, braided cable, extension cable, cable lead, adapter cable
+Power: power bank battery, portable battery, spare battery, lithium battery, solar battery, battery pack
+Audio: wired earphones, stereo earphones, in-ear earphones, sport earphones, earphones buds, flat earphones
 Audio: handsfree headset, mono headset, call headset, microphone headset, office headset, over-ear headset
-Audio: bluetooth speaker, portable loudspeaker, shower speaker, bass speaker, speaker dock, mini loudspeaker
-Accessories: dashboard mount, windshield mount, vent mount, car holder, bicycle holder, car cradle mount
-Accessories: selfie stick, camera tripod, clip-on lens, camera ring light, camera remote, wide angle lens
-Accessories: memory card, microSD card, flash drive, card reader, storage card, memory stick
+Audio: bluetooth speaker, loud speaker, shower speaker, bass speaker, speaker dock, mini speaker box
+Accessories: dashboard mount, windshield mount, vent mount, car holder mount, bicycle mount, magnetic mount
+Accessories: selfie camera stick, camera tripod, camera lens, camera ring light, camera remote, wide angle camera
+Accessories: memory card, microSD card, flash card, card reader, storage card, SD card adapter
 """.strip().splitlines()  # noqa: E501
 
 DEPARTMENTS: tuple[str, ...] = tuple(line.split(": ")[0] for line in _TOPIC_LINES)
@@ -34,6 +34,4 @@ MANNERS: tuple[str, ...] = tuple(
 DEVICES: tuple[str, ...] = tuple(
     "iPhone Galaxy Pixel Xperia smartphone tablet Android Nokia Motorola Huawei".split()
 )
-COLOURS: tuple[str, ...] = tuple(
-    "black white blue red silver green pink grey gold purple".split()
-)
+COLOURS: tuple[str, ...] = tuple("black white blue red silver green pink grey gold purple".split())

@@ -52,7 +52,8 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
     tied
         Number of those targets that share their score with another candidate.
     history
-        One dictionary per epoch: ``epoch``, ``loss`` (mean per batch and part), ``valid``.
+        One dictionary per epoch: ``epoch`` (from 1, as in messages), ``loss`` (mean per batch, by
+        part) and, if it was validated, ``valid``.
     best_epoch
         Epoch of ``best.safetensors``, counted from 0; -1 before the first.
     seconds
@@ -68,14 +69,14 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
     def __init__(self, config: Any, model: nn.Module) -> None:
         self.run_folder = Path(config["run_folder"] or config["checkpoint_dir"])
         tensorboard = self.run_folder / "tensorboard" if config["tensorboard"] else None
-        stock_folder = config["checkpoint_dir"]
-        # RecBole's constructor makes the folder it finds here, wherever the run really writes.
-        config["checkpoint_dir"] = str(self.run_folder)
+        # RecBole's constructor makes the folder that it finds here, wherever the run writes.
+        values = config.final_config_dict
+        stock_folder, values["checkpoint_dir"] = values["checkpoint_dir"], str(self.run_folder)
         try:
             with compat.private_tensorboard(tensorboard):
                 super().__init__(config, model)
         finally:
-            config["checkpoint_dir"] = stock_folder
+            values["checkpoint_dir"] = stock_folder
         if not config["single_spec"]:
             raise ConfigError(
                 "training on several devices is not supported: RecBole's evaluation weighs the "
@@ -144,10 +145,10 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         self, epoch: int, train: Any, valid: Any, verbose: bool, saved: bool, progress: bool
     ) -> float | None:
         """Train, validate and save one epoch; return its validation score, if it has one."""
-        record: dict[str, Any] = {"epoch": epoch, "loss": self._train(train, epoch, progress)}
+        record: dict[str, Any] = {"epoch": epoch + 1, "loss": self._train(train, epoch, progress)}
         self.history.append(record)
         level = logging.INFO if verbose else logging.DEBUG
-        logger.log(level, f"epoch {epoch}: training loss {_numbers(record['loss'])}")
+        logger.log(level, f"epoch {epoch + 1}: training {_numbers(record['loss'])}")
         validates = bool(valid) and self.eval_step > 0
         # As RecBole: without validation the newest weights are the result.
         improved, score = not validates, None
@@ -165,7 +166,10 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         self._epoch, self._batch = epoch, 0
         if hasattr(self.model, "start_epoch"):
             self.model.start_epoch(epoch)
-        total = self._train_epoch(train_data, epoch, show_progress=progress)
+        # RecBole's SINE turns anomaly detection on for everybody when it is imported, and any
+        # sequential model of RecBole imports it: about twice the time for a check we make anyway.
+        with torch.autograd.set_detect_anomaly(False):
+            total = self._train_epoch(train_data, epoch, show_progress=progress)
         self._check_mode()
         self.seconds["train"] += time.perf_counter() - start
         return self._loss_means(total)
@@ -175,7 +179,7 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         parts = total if isinstance(total, tuple) else (total or 0.0,)
         names = tuple(getattr(self.model, "loss_names", None) or ())
         if len(names) != len(parts):
-            names = tuple(f"loss{i + 1}" for i in range(len(parts)))
+            names = tuple(f"loss{i + 1}" for i in range(len(parts))) if parts[1:] else ("loss",)
         return {
             name: float(part) / max(self._batch, 1) for name, part in zip(names, parts, strict=True)
         }
@@ -206,7 +210,7 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         state = f"{self.cur_step} of {self.stopping_step + 1} validations without improvement"
         if self.stopped:
             state += "; training stops"
-        return f"epoch {epoch}: validation {_numbers(result)} ({state})"
+        return f"epoch {epoch + 1}: validation {_numbers(result)} ({state})"
 
     def _track(self, epoch: int, record: dict[str, Any]) -> None:
         """Hand an epoch's numbers to TensorBoard and W&B where they are turned on."""
@@ -223,27 +227,21 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
     def _report_interrupt(self) -> None:
         if (self.run_folder / LAST).exists():
             logger.warning(
-                f"interrupted in epoch {self._epoch}; the last whole epoch is kept. "
+                f"interrupted in epoch {self._epoch + 1}; the last whole epoch is kept. "
                 f"Go on with --resume={self.run_folder}"
             )
         else:
             logger.warning("interrupted before the first whole epoch; there is nothing to resume.")
 
     def _check_nan(self, loss: Tensor) -> None:
-        """Check one batch; RecBole's loop calls this with each loss before its backward pass.
-
-        Raises
-        ------
-        TrainingError
-            The loss is NaN or infinite, or the model is not in training mode.
-        """
+        """Check one batch; RecBole's loop calls this with each loss before its backward pass."""
         self._batch += 1
         self._check_mode()
         if bool(torch.isfinite(loss).all()):
             return
         raise TrainingError(
             f"the training loss of {type(self.model).__name__} is {loss.detach().cpu().tolist()} "
-            f"in epoch {self._epoch}, batch {self._batch} of {len(self._loader)} "
+            f"in epoch {self._epoch + 1}, batch {self._batch} of {len(self._loader)} "
             f"(learning rate {self._learning_rate()}). {self._last_good()} Try a smaller "
             "learning_rate, clip_grad_norm={max_norm: 5}, enable_amp=False, and look for extreme "
             "values in the features with `recbole-mm audit`."
@@ -252,7 +250,7 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
     def _check_mode(self) -> None:
         if not self.model.training:
             raise TrainingError(
-                f"{type(self.model).__name__} is not in training mode in epoch {self._epoch}, "
+                f"{type(self.model).__name__} is not in training mode in epoch {self._epoch + 1}, "
                 f"batch {self._batch}: dropout would be off. Expected model.training to be True "
                 "in every training batch; a call of eval() in the model lacks its train()."
             )
@@ -266,16 +264,8 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
     ) -> dict[str, float] | None:
         """Evaluate with RecBole's evaluator and fill ``self.ranks``.
 
-        Parameters
-        ----------
-        eval_data
-            Loader of the rows to evaluate.
-        load_best_model
-            Load ``best.safetensors`` of the run, or ``model_file``, before.
-        model_file
-            Another checkpoint of the same model and items.
-        show_progress
-            Show a progress bar if standard error is a terminal.
+        Parameters are RecBole's: ``load_best_model`` loads ``best.safetensors`` of the run before,
+        or ``model_file``, another checkpoint of the same model and items.
 
         Raises
         ------
@@ -293,6 +283,11 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
             eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty()
         )
         self.ranks, self.tied = self._ranks.ranks(), self._ranks.tied()
+        if load_best_model and self.tied:
+            logger.warning(
+                f"{self.tied} of {len(self.ranks)} targets share their score with other items; "
+                "RecBole's metrics put such items in any order, the ranks at their mean position"
+            )
         return {name: float(value) for name, value in result.items()}
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:

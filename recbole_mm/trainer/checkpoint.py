@@ -144,14 +144,18 @@ def _special(tree: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
     if kind == "dict":
         return {unpack(key, tensors): unpack(item, tensors) for key, item in tree["pairs"]}
     *parts, shape = unpack(tree["parts"], tensors)
+    # Indices that point outside would make later operations read foreign memory.
     if kind == "scipy":
-        return sparse.csr_matrix(tuple(parts), shape=shape).asformat(tree["format"])
+        matrix = sparse.csr_matrix(tuple(parts), shape=shape)
+        matrix.check_format(full_check=True)
+        return matrix.asformat(tree["format"])
     if kind == "csr":
         crow, column, value = parts
-        return torch.sparse_csr_tensor(crow, column, value, size=shape)
+        return torch.sparse_csr_tensor(crow, column, value, size=shape, check_invariants=True)
     if kind == "coo":
         index, value = parts
-        return torch.sparse_coo_tensor(index, value, size=shape).coalesce()
+        found = torch.sparse_coo_tensor(index, value, size=shape, check_invariants=True)
+        return found.coalesce()
     raise ValueError(f"unknown kind {kind!r}")
 
 

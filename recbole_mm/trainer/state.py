@@ -78,7 +78,7 @@ class CheckpointMixin:
         self.start_epoch = state["epoch"] + 1
         self._kept = Path(self.saved_model_file).exists()
         self._resumed = state
-        logger.info(f"resuming {self.run_folder} with epoch {self.start_epoch}")
+        logger.info(f"resuming {self.run_folder} with epoch {self.start_epoch + 1}")
         return self.start_epoch
 
     def load_model(self, path: str | Path, data: Any = None) -> None:
@@ -191,7 +191,7 @@ class CheckpointMixin:
             if not bool(weight.isfinite().all()):
                 raise TrainingError(
                     f"the weight {name} of {type(self.model).__name__} is not finite after epoch "
-                    f"{epoch} (learning rate {self._learning_rate()}). {self._last_good()} "
+                    f"{epoch + 1} (learning rate {self._learning_rate()}). {self._last_good()} "
                     "Try a smaller learning_rate or clip_grad_norm={max_norm: 5}."
                 )
 

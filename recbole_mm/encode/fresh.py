@@ -1,0 +1,182 @@
+"""Before a run: see that the feature files are there and still fit what they were made of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from recbole_mm.data.features import find_itememb
+from recbole_mm.data.itememb import read_itememb
+from recbole_mm.encode.encoder import resolve_encoder
+from recbole_mm.encode.manifest import Manifest, load_manifest, manifest_path, text_hash
+from recbole_mm.encode.text import MODALITY, encode_text
+from recbole_mm.encode.texts import default_fields, item_file, item_texts
+from recbole_mm.errors import EncodeError, FeatureError, MMError
+
+logger = logging.getLogger(__name__)
+
+_LISTED = 3
+
+
+class Settings(Protocol):
+    """What is needed of a configuration."""
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value of a key."""
+
+
+def feature_folders(config: Settings) -> list[Path]:
+    """Return the folders that may hold feature files: ``feature_path``, then ``data_path``."""
+    folders = [Path(config[key]) for key in ("feature_path", "data_path") if config[key]]
+    return list(dict.fromkeys(folders))
+
+
+def locate(config: Settings, modality: str) -> Path:
+    """Return the feature file of a modality that a run uses.
+
+    Raises
+    ------
+    FeatureError
+        If there is none, with the command that makes one.
+    """
+    return find_itememb(feature_folders(config), config["dataset"], modality)
+
+
+def ensure_features(config: Settings, modalities: Iterable[str]) -> None:
+    """See that every modality has a feature file that still fits; encode text on first use.
+
+    Parameters
+    ----------
+    config
+        Read are ``dataset``, ``data_path`` (the data set's folder), ``feature_path``,
+        ``text_encoder``, ``encode_on_first_use`` and ``ITEM_ID_FIELD``.
+    modalities
+        What the model needs; `locate` then finds each.
+
+    Raises
+    ------
+    FeatureError
+        If a file is missing or stale.
+    EncodeError
+        If text has to be encoded and cannot be.
+    """
+    for modality in modalities:
+        try:
+            path = locate(config, modality)
+        except FeatureError:
+            if modality != MODALITY or not config["encode_on_first_use"]:
+                raise
+            _encode_first(config)
+            continue
+        check_fresh(
+            path, config["data_path"], config["dataset"], modality,
+            encoder=config["text_encoder"], item_field=config["ITEM_ID_FIELD"],
+        )  # fmt: skip
+
+
+def _encode_first(config: Settings) -> None:
+    """Encode text into the first feature folder."""
+    out = feature_folders(config)[0]
+    logger.info(
+        "%s has no text vectors yet: encoding its items once with %s into %s.",
+        config["dataset"], config["text_encoder"], out,
+    )  # fmt: skip
+    encode_text(
+        config["data_path"], config["dataset"], out,
+        encoder=config["text_encoder"], item_field=config["ITEM_ID_FIELD"],
+    )  # fmt: skip
+
+
+def check_fresh(
+    path: Path,
+    folder: str | Path,
+    dataset: str,
+    modality: str,
+    *,
+    encoder: str,
+    item_field: str = "item_id",
+) -> None:
+    """Compare a feature file with its manifest, and the manifest with data and settings.
+
+    A file without manifest is the user's own and passes.
+
+    Parameters
+    ----------
+    path
+        The ``.itememb`` file.
+    folder
+        The data set's folder, with its ``.item`` file.
+    dataset, modality
+        First two parts of the file name.
+    encoder
+        The text encoder that the run asks for.
+    item_field
+        Column with the item tokens.
+
+    Raises
+    ------
+    FeatureError
+        If the file was edited, or its texts, fields or encoder are others by now; all that differs
+        is named.
+    """
+    manifest = load_manifest(manifest_path(path))
+    if manifest is None:
+        logger.info("%s has no manifest: taken as it is.", path)
+        return
+    if read_itememb(path, modality).sha256 != manifest.itememb_sha256:
+        raise FeatureError(
+            f"{path} is stale: the vector file was edited after it was made. To keep it as your "
+            f"own remove {manifest_path(path)}; to make it anew remove both and run `recbole-mm "
+            "encode`."
+        )
+    if manifest.kind != "encoded":
+        return
+    reasons = [_encoder_change(manifest, encoder)]
+    if item_file(folder, dataset).is_file():
+        reasons += _text_changes(manifest, folder, dataset, item_field)
+    if stale := [reason for reason in reasons if reason]:
+        asked = f' --fields="{" ".join(manifest.fields)}"' if manifest.fields_asked else ""
+        raise FeatureError(
+            f"{path} is stale: {'; '.join(stale)}. Bring it up to date with `recbole-mm encode "
+            f"--dataset={dataset} --data_path={Path(folder).parent} --modality={modality} "
+            f"--encoder={encoder}{asked} --out={path.parent}`."
+        )
+
+
+def _encoder_change(manifest: Manifest, encoder: str) -> str:
+    """Say how the encoder differs, or return the empty text."""
+    name, revision = manifest.encoder.get("name"), manifest.encoder.get("revision")
+    try:
+        now = resolve_encoder(encoder).revision
+    except EncodeError:
+        # The vectors are there, so the encoder need not be; then only its name can be compared.
+        return "" if name == encoder else f"encoder (made by {name}, the run asks for {encoder})"
+    if now == revision:
+        return ""
+    if name == encoder:
+        return f"encoder ({name} was {revision}, is {now})"
+    return f"encoder (made by {name}, the run asks for {encoder}; or set --text_encoder={name})"
+
+
+def _text_changes(
+    manifest: Manifest, folder: str | Path, dataset: str, item_field: str
+) -> list[str]:
+    """Say how fields and texts differ."""
+    reasons = []
+    fields = manifest.fields
+    if not manifest.fields_asked and fields != (now := default_fields(folder, dataset)):
+        reasons.append(f"fields (made of {', '.join(fields)}, are {', '.join(now)})")
+        fields = now
+    try:
+        texts = item_texts(folder, dataset, fields, item_field).texts
+    except MMError as error:
+        return [*reasons, f"texts ({error})"]
+    changed = [token for token in texts if manifest.texts.get(token) != text_hash(texts[token])]
+    gone = [token for token in manifest.texts if token not in texts]
+    for items, what in ((changed, "changed or new"), (gone, "gone")):
+        if items:
+            shown = ", ".join(items[:_LISTED]) + (", ..." if len(items) > _LISTED else "")
+            reasons.append(f"texts of {len(items)} item(s) {what} ({shown})")
+    return reasons

@@ -1,0 +1,133 @@
+"""The manifest beside an ``.itememb`` file: what the vectors were made of, and by what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from recbole_mm.errors import FeatureError
+from recbole_mm.files import atomic_write
+
+_FORMAT = "recbole_mm.manifest/1"
+_PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Where the vectors of one ``.itememb`` file come from.
+
+    Attributes
+    ----------
+    dataset, modality
+        The first two parts of the file name.
+    kind
+        ``encoded`` by this package, or ``imported`` from given vectors.
+    itememb_sha256
+        SHA-256 of the ``.itememb`` file.
+    dim
+        Length of a vector.
+    counts
+        Items with a vector, encoded, reused, missing, truncated, and the like.
+    encoder
+        Name, revision (commit or content hash), pooling, normalised, max_tokens.
+    fields
+        Columns of ``.item`` that make the text, in order.
+    fields_asked
+        True if the user named the fields, False if they are the data set's default.
+    texts_sha256
+        SHA-256 over all items' text hashes.
+    texts
+        ``{item token: hash of its text}`` of the items with a vector.
+    truncated
+        Tokens of the items whose text is longer than the encoder reads.
+    source
+        Of imported vectors: files and their SHA-256.
+    versions
+        Versions of the packages at the time.
+    """
+
+    dataset: str
+    modality: str
+    kind: str
+    itememb_sha256: str
+    dim: int
+    counts: dict[str, int] = field(default_factory=dict)
+    encoder: dict[str, Any] = field(default_factory=dict)
+    fields: list[str] = field(default_factory=list)
+    fields_asked: bool = False
+    texts_sha256: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
+    truncated: list[str] = field(default_factory=list)
+    source: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Write the manifest as JSON, whole or not at all."""
+        with atomic_write(path) as stream:
+            json.dump({"format": _FORMAT, **asdict(self)}, stream, indent=1, ensure_ascii=False)
+            stream.write("\n")
+
+
+def manifest_path(itememb: str | Path) -> Path:
+    """Return ``<Dataset>.<modality>.manifest.json`` for ``<Dataset>.<modality>.itememb``."""
+    return Path(itememb).with_suffix(".manifest.json")
+
+
+def load_manifest(path: str | Path) -> Manifest | None:
+    """Read a manifest; None if there is no such file.
+
+    Raises
+    ------
+    FeatureError
+        If the file is no manifest.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict) or plain.pop("format", None) != _FORMAT:
+            raise ValueError(f"its format is not {_FORMAT}")
+        manifest = Manifest(**plain)
+        _check_types(manifest)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FeatureError(
+            f"{path}: not a manifest of this package ({error}). Remove it: the vectors beside it "
+            "then count as your own; or remove both and encode again."
+        ) from error
+    return manifest
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise a TypeError for a value of the wrong type; annotations name the plain types."""
+    for entry in fields(Manifest):
+        kind = str(entry.type).partition("[")[0]
+        if type(getattr(manifest, entry.name)).__name__ != kind:
+            raise TypeError(f"{entry.name} is not of type {kind}")
+
+
+def text_hash(text: str) -> str:
+    """Return 32 hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+
+
+def texts_hash(hashes: Mapping[str, str]) -> str:
+    """Return the SHA-256 over ``{item: text hash}``, independent of the order of items."""
+    lines = "".join(f"{item}\t{hashes[item]}\n" for item in sorted(hashes))
+    return hashlib.sha256(lines.encode("utf-8")).hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that shape the vectors, where installed."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,93 @@
+"""Reading the command line: ``--key=value`` as YAML values, and argparse pieces."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_mm import yaml_files
+from recbole_mm.errors import ConfigError
+
+
+def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
+    """Read ``--key=value`` and ``--key value`` into plain values (YAML: numbers, lists, true, ~).
+
+    Raises
+    ------
+    ConfigError
+        A token is no option, an option has no value, or a key is given twice with two values.
+    """
+    overrides: dict[str, Any] = {}
+    waiting = list(tokens)
+    while waiting:
+        token = waiting.pop(0)
+        if not token.startswith("--") or token == "--":
+            raise ConfigError(f"command line: '{token}' belongs to no option; write --key=value")
+        key, equals, text = token[2:].partition("=")
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise ConfigError(f"command line: {token} has no value; write {token}=<value>")
+            text = waiting.pop(0)
+        value = yaml_files.parse_value(text, "command line")
+        if key in overrides and overrides[key] != value:
+            raise ConfigError(
+                f"command line: --{key} is given twice, as {overrides[key]!r} and as {value!r}"
+            )
+        overrides[key] = value
+    return overrides
+
+
+class Once(argparse.Action):
+    """Store an option; a second time is accepted only with the same value."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Store the value, or refuse a second one."""
+        before = getattr(namespace, self.dest)
+        if before not in (self.default, values):
+            raise ConfigError(f"command line: {option} is given twice, as {before} and as {values}")
+        setattr(namespace, self.dest, values)
+
+
+class Flat(Once):
+    """Like :class:`Once` for options whose several arguments are lists: joins them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Store the joined list."""
+        super().__call__(parser, namespace, [word for part in values for word in part], option)
+
+
+def words(text: str) -> list[str]:
+    """Split ``"a b"`` into words; quotes keep blanks together."""
+    return shlex.split(text)
+
+
+def files(text: str) -> list[str]:
+    """Split ``"a.yaml b.yaml"`` unless a file has just this name."""
+    return [text] if Path(text).is_file() else words(text)
+
+
+def numbers(text: str) -> list[int]:
+    """Read ``"0 1 2"`` or ``"0,1,2"``."""
+    try:
+        return [int(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise ConfigError(f"command line: '{text}' must be whole numbers, as in 0 1 2") from None
+
+
+def counts(text: str) -> dict[str, int]:
+    """Read ``"SRIM=3 SASRec=1"``."""
+    found = {}
+    for word in text.replace(",", " ").split():
+        name, _, number = word.partition("=")
+        if not number.isdigit():
+            raise ConfigError(f"command line: '{word}' must be Model=number, as in SRIM=3")
+        found[name] = int(number)
+    return found
+
+
+def comma_words(text: str) -> list[str]:
+    """Read ``"a,b"`` or ``"a b"``."""
+    return text.replace(",", " ").split()

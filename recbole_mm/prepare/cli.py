@@ -1,0 +1,179 @@
+"""The ``prepare`` command: options, and the way to the source."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from pathlib import Path
+from typing import Any, NoReturn
+
+from recbole_mm.errors import ConfigError
+
+SOURCES = ("ml-100k", "synthetic", "tabular")
+DEFAULT_OUT = "./atomic_data"
+# Options that only some sources know.
+_ONLY_FOR = {
+    "gap_minutes": ("ml-100k", "tabular"),
+    "seed": ("synthetic",),
+    "dataset": ("tabular",),
+    "inter": ("tabular",),
+    "session_col": ("tabular",),
+    "user_col": ("tabular",),
+    "item_col": ("tabular",),
+    "time_col": ("tabular",),
+    "items": ("tabular",),
+    "items_item_col": ("tabular",),
+    "text_cols": ("tabular",),
+    "price_col": ("tabular",),
+    "min_session": ("tabular",),
+    "min_item": ("tabular",),
+    "timestamps": ("tabular",),
+    "source_note": ("tabular",),
+    "licence": ("tabular",),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"prepare: {message}. See recbole-mm prepare --help.")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the source and all options of ``prepare`` to ``parser``.
+
+    Importing this module loads neither pandas nor torch, so ``--help`` stays fast.
+    """
+    add = parser.add_argument
+    add("source", choices=SOURCES, help="where the interactions come from")
+    add(
+        "--out",
+        "--data_path",
+        dest="out",
+        metavar="FOLDER",
+        help=f"folder that gets one folder per data set (default {DEFAULT_OUT})",
+    )
+    add(
+        "--force",
+        nargs="?",
+        const=True,
+        default=False,
+        type=_truth,
+        metavar="true|false",
+        help="overwrite existing files",
+    )
+    add(
+        "--gap_minutes",
+        type=float,
+        help="ml-100k, tabular with --user_col: a longer pause opens a new session (default 10, "
+        "tabular 30)",
+    )
+    add("--seed", type=int, help="synthetic: seed of items and sessions (default 2020)")
+    _add_table_arguments(parser.add_argument_group("tabular"))
+
+
+def _add_table_arguments(group: Any) -> None:
+    """Add the options of ``prepare tabular``."""
+    add = group.add_argument
+    add("--dataset", metavar="NAME", help="name of the data set, also of its folder")
+    add("--inter", metavar="FILE", help="interactions: CSV (.csv) or tab-separated (else)")
+    add("--session_col", metavar="COLUMN", help="column of the session id")
+    add("--user_col", metavar="COLUMN", help="instead: user column; needs --time_col")
+    add("--item_col", metavar="COLUMN", help="column of the item id (default item_id)")
+    add("--time_col", metavar="COLUMN", help="column of the time; without it file order counts")
+    add("--timestamps", choices=("real", "positional"), help="default: told from the numbers")
+    add("--items", metavar="FILE", help="item table, CSV or tab-separated")
+    add("--items_item_col", metavar="COLUMN", help="its id column (default: --item_col)")
+    add("--text_cols", metavar="A,B", help="its text columns, in order")
+    add("--price_col", metavar="COLUMN", help="its price column")
+    add("--min_session", type=int, help="fewest rows of a session (default 2)")
+    add("--min_item", type=int, help="fewest rows of an item (default 1)")
+    add("--source_note", metavar="TEXT", help="where the data come from, for dataset.json")
+    add("--licence", metavar="TEXT", help="their licence, for dataset.json")
+
+
+def prepare_command(args: argparse.Namespace) -> int:
+    """Prepare a data set as the command line says, print where it stands, and return 0.
+
+    Parameters
+    ----------
+    args
+        What a parser with :func:`add_arguments` returned. A mapping ``args.options`` of further
+        ``{key: value}`` is read too.
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown, of the wrong type, or not one of the chosen source.
+    DataError
+        If the input is bad, or files exist and ``--force`` is not given.
+    """
+    settings = _settings(args)
+    _check_source(settings)
+    folder = _prepare(settings)
+    from recbole_mm.data.card import load_dataset_card
+
+    card = load_dataset_card(folder)
+    print(f"{card.name} written to {folder}")
+    for key, value in card.report.items():
+        print(f"  {key}: {value}")
+    return 0
+
+
+def _prepare(settings: argparse.Namespace) -> Path:
+    """Call the source."""
+    out = settings.out or DEFAULT_OUT
+    more = {"out": out, "force": settings.force}
+    if settings.source == "synthetic":
+        from recbole_mm.prepare.synthetic import SEED, prepare_synthetic
+
+        return prepare_synthetic(seed=SEED if settings.seed is None else settings.seed, **more)
+    if settings.source == "ml-100k":
+        from recbole_mm.prepare.movielens import GAP_MINUTES, prepare_movielens
+
+        gap = GAP_MINUTES if settings.gap_minutes is None else settings.gap_minutes
+        return prepare_movielens(gap_minutes=gap, **more)
+    from recbole_mm.prepare.tabular import TableOptions, prepare_tabular
+
+    return prepare_tabular(TableOptions.from_settings(vars(settings)), **more)
+
+
+def _settings(args: argparse.Namespace) -> argparse.Namespace:
+    """Merge what the caller's parser read with ``args.options`` over the defaults."""
+    parser = _Parser(prog="recbole-mm prepare", add_help=False, allow_abbrev=False)
+    add_arguments(parser)
+    options = dict(getattr(args, "options", None) or {})
+    known = vars(parser.parse_args([args.source])).keys() | {"data_path"}
+    for key in options:
+        if key not in known - {"source"}:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"Did you mean --{close[0]}?" if close else "See recbole-mm prepare --help."
+            raise ConfigError(f"prepare: unknown option --{key}. {hint}")
+    settings = parser.parse_args([args.source, *(f"--{k}={v}" for k, v in options.items())])
+    for key, value in vars(args).items():
+        name = "out" if key == "data_path" else key
+        if name in vars(settings) and value not in (None, False):
+            setattr(settings, name, value)
+    return settings
+
+
+def _check_source(settings: argparse.Namespace) -> None:
+    """Refuse options that the chosen source would ignore."""
+    for key, sources in _ONLY_FOR.items():
+        if getattr(settings, key) is not None and settings.source not in sources:
+            raise ConfigError(
+                f"prepare {settings.source}: --{key} has no effect here, it belongs to "
+                f"{' and '.join(sources)}. Leave it out."
+            )
+    if settings.gap_minutes is not None and not 0 < settings.gap_minutes < float("inf"):
+        raise ConfigError(f"--gap_minutes is {settings.gap_minutes}, expected a positive number.")
+    if settings.seed is not None and settings.seed < 0:
+        raise ConfigError(f"--seed is {settings.seed}, expected 0 or a positive whole number.")
+
+
+def _truth(text: str) -> bool:
+    """Read true or false."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"

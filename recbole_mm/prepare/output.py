@@ -1,0 +1,67 @@
+"""Writing a prepared data set: ``.inter``, ``.item`` and ``dataset.json`` in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from recbole_mm.data.atomic import write_atomic
+from recbole_mm.data.card import DatasetCard
+from recbole_mm.errors import DataError
+
+
+def refuse_overwriting(folder: Path, name: str, force: bool) -> None:
+    """Raise a DataError if a file of the data set ``name`` exists in ``folder``, unless forced.
+
+    Parameters
+    ----------
+    folder
+        Where the files will be written.
+    name
+        Name of the data set, the stem of its files.
+    force
+        Allow overwriting.
+    """
+    present = [path.name for path in _files(folder, name) if path.exists()]
+    if present and not force:
+        raise DataError(
+            f"{folder}: {', '.join(present)} exist(s) already and would be overwritten. Choose "
+            "another --out, or add --force=true to replace them."
+        )
+
+
+def is_complete(folder: Path, name: str) -> bool:
+    """Tell whether all files of the data set are there (``dataset.json`` is written last)."""
+    return all(path.is_file() for path in _files(folder, name))
+
+
+def write_dataset(
+    folder: Path,
+    card: DatasetCard,
+    inter: tuple[pd.DataFrame, Mapping[str, str]],
+    item: tuple[pd.DataFrame, Mapping[str, str]] | None,
+) -> Path:
+    """Write the files of a data set, each of them whole or not at all, and return ``folder``.
+
+    Parameters
+    ----------
+    folder
+        ``<data_path>/<dataset>``; made if missing.
+    card
+        Goes to ``dataset.json``; its name is the stem of the other files.
+    inter, item
+        Table and ``{column: type}`` of the ``.inter`` and the ``.item`` file. Without an item
+        table no ``.item`` is written.
+    """
+    write_atomic(folder / f"{card.name}.inter", *inter)
+    if item is not None:
+        write_atomic(folder / f"{card.name}.item", *item)
+    card.save(folder)
+    return folder
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return the paths of a data set's files."""
+    return [folder / f"{name}.inter", folder / f"{name}.item", folder / "dataset.json"]

@@ -1,0 +1,55 @@
+"""RecBole's own models, found by their source files without importing RecBole."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+FAMILIES = ("sequential", "general")
+OTHER_FAMILIES = ("context_aware", "knowledge_aware")
+UNSUPPORTED = {
+    "S3Rec": "it is trained in two stages by a trainer of its own",
+    "RaCT": "it is trained in three stages by a trainer of its own",
+    "RecVAE": "its trainer alternates two optimisers in a loop of its own",
+    "NCL": "its trainer clusters users in a loop of its own",
+    "GRU4RecKG": "it needs knowledge-graph vectors of the items",
+    "KSR": "it needs knowledge-graph vectors of the items",
+    "DIN": "it predicts clicks row by row and cannot rank all items",
+    "DIEN": "it predicts clicks row by row and cannot rank all items",
+}
+
+
+@cache
+def folder() -> Path | None:
+    """Return RecBole's package folder without importing it, or None where it is not installed."""
+    spec = importlib.util.find_spec("recbole")
+    places = spec.submodule_search_locations if spec else None
+    return Path(next(iter(places))) if places else None
+
+
+def source_file(name: str, families: Sequence[str] = FAMILIES) -> tuple[str, Path] | None:
+    """Return family and file of the RecBole model of that name, whatever its upper case."""
+    root = folder()
+    for family in families if root else ():
+        file = Path(str(root), "model", f"{family}_recommender", f"{name.lower()}.py")
+        if name.isidentifier() and file.is_file():
+            return family, file
+    return None
+
+
+def class_in(file: Path) -> str | None:
+    """Return the name of the class that a RecBole module is called after."""
+    for name in re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE):
+        if name.lower() == file.stem:
+            return str(name)
+    return None
+
+
+def class_names(family: str) -> list[str]:
+    """Return the model names of one RecBole family, read from its source files."""
+    root = folder()
+    files = Path(str(root), "model", f"{family}_recommender").glob("*.py") if root else ()
+    return [name for file in files if (name := class_in(file))]

@@ -1,0 +1,270 @@
+"""Each remedy, and a test that fails once RecBole or its neighbours no longer need it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.model.general_recommender.pop import Pop
+from recbole.trainer import Trainer
+from recbole.utils import get_model
+
+from recbole_mm import compat
+from recbole_mm.config import MMConfig
+from recbole_mm.errors import ConfigError
+
+GOOD = {
+    "recbole": "1.2.1", "numpy": "1.26.4", "pandas": "2.3.3", "torch": "2.13.0+cpu",
+    "setuptools": "81.0.0",
+}  # fmt: skip
+
+
+@pytest.fixture
+def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["prog"])
+
+
+def stock_config(**settings: Any) -> Config:
+    return Config("SASRec", "none", config_dict={"train_neg_sample_args": None, **settings})
+
+
+# ---- 1: versions ----
+
+
+def test_the_tried_versions_have_no_problem() -> None:
+    assert compat.check_versions(GOOD.get, (3, 11)) == []
+    assert compat.check_versions(GOOD.get, (3, 10)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy", "fatal"),
+    [
+        ({"numpy": "2.0.0"}, "pip install 'numpy>=1.23,<2'", True),
+        ({"pandas": "3.1.1"}, "pip install 'pandas>=2.0,<3'", True),
+        ({"recbole": "1.1.1"}, "pip install 'recbole>=1.2.1,<1.3'", True),
+        ({"recbole": None}, "pip install 'recbole>=1.2.1,<1.3'", True),
+        ({"torch": None}, "pip install 'torch>=2.6,<2.14'", True),
+        ({"torch": "2.14.0"}, "pip install 'torch>=2.6,<2.14'", False),
+        ({"setuptools": "82.0.1"}, "pip install 'setuptools>=0,<82'", False),
+    ],
+)
+def test_each_bound_names_the_mending_command(change: dict, remedy: str, fatal: bool) -> None:
+    (problem,) = compat.check_versions({**GOOD, **change}.get, (3, 11))
+    assert (problem.remedy, problem.fatal) == (remedy, fatal)
+    assert next(iter(change)) in problem.what
+
+
+def test_a_newer_python_is_noted() -> None:
+    (problem,) = compat.check_versions(GOOD.get, (3, 12))
+    assert "Python 3.12" in problem.what
+    assert not problem.fatal
+
+
+def test_a_run_stops_before_it_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    compat.require_versions()
+    versions = {**GOOD, "pandas": "3.0.0"}
+    monkeypatch.setattr(compat.check_versions, "__defaults__", (versions.get, (3, 11)))
+    with pytest.raises(ConfigError, match=r"pandas 3\.0\.0.*Type: pip install 'pandas>=2"):
+        MMConfig("Pop", "ml-100k")
+
+
+def test_still_needed_numpy_2_breaks_recbole(
+    monkeypatch: pytest.MonkeyPatch, no_arguments: None
+) -> None:
+    monkeypatch.delattr(np, "float_")  # as numpy 2 did
+    with pytest.raises(AttributeError):
+        stock_config()
+
+
+@pytest.mark.filterwarnings("ignore:A value is trying to be set on a copy")
+def test_still_needed_copy_on_write_breaks_recbole(tmp_path: Path, no_arguments: None) -> None:
+    """Pandas 3 always copies on write; pandas 2 can be told to."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "d.inter").write_text("user_id:token\titem_id:token\nu\t1\nu\t2\nu\t3\n")
+    (tmp_path / "d" / "d.item").write_text("item_id:token\tprice:float\n1\t1\n2\t\n3\t3\n")
+    columns = {"inter": ["user_id", "item_id"], "item": ["item_id", "price"]}
+    settings = {"data_path": str(tmp_path), "load_col": columns}
+
+    def prices(copy_on_write: bool) -> list[float]:
+        with pd.option_context("mode.copy_on_write", copy_on_write):
+            config = Config("Pop", "d", config_dict=settings)
+            return Dataset(config).item_feat["price"].tolist()[1:]
+
+    assert prices(False)[1] == 2.0
+    assert np.isnan(prices(True)[1])
+
+
+# ---- 2: TensorBoard ----
+
+
+def build_trainer(folder: Path) -> Trainer:
+    config = stock_config(checkpoint_dir=str(folder / "saved"))
+    return Trainer(config, torch.nn.Linear(2, 2))
+
+
+def test_tensorboard_goes_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_arguments: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with compat.private_tensorboard(None):
+        trainer = build_trainer(tmp_path)
+        trainer.tensorboard.add_scalar("Loss/Train", 0.5, 0)
+        trainer.tensorboard.add_hparams({"a": 1}, {"hparam/best": 1.0})
+        trainer.tensorboard.flush()
+        trainer.tensorboard.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
+    with compat.private_tensorboard(tmp_path / "board"):
+        trainer = build_trainer(tmp_path)
+        trainer.tensorboard.add_scalar("Loss/Train", 0.5, 0)
+        trainer.tensorboard.close()
+    assert len(list((tmp_path / "board").glob("events.*"))) == 1
+    assert not (tmp_path / "log_tensorboard").exists()
+    # Still needed, and the original is back in its place even after an error.
+    with pytest.raises(ZeroDivisionError), compat.private_tensorboard(None):
+        _ = 1 / 0
+    build_trainer(tmp_path).tensorboard.close()
+    assert (tmp_path / "log_tensorboard").is_dir()
+
+
+# ---- 3: torchvision ----
+
+FAKE_TORCHVISION = """
+import torch
+
+@torch.library.register_fake("torchvision::nms")
+def _nms(dets, scores, iou_threshold):
+    return dets.new_empty(0)
+"""
+
+
+def import_torchvision(prepare: bool, path: str = "") -> subprocess.CompletedProcess[str]:
+    first = "print(compat.prepare_torchvision(), compat.prepare_torchvision())" if prepare else ""
+    code = f"from recbole_mm import compat\n{first}\nimport torchvision\nprint('imported')"
+    paths = [path, os.environ.get("PYTHONPATH", ""), *sys.path]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+
+
+def test_a_torchvision_of_another_build_is_made_importable(tmp_path: Path) -> None:
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text(FAKE_TORCHVISION)
+    (package / "_C.so").write_bytes(b"linked to a library that is not here")
+    without = import_torchvision(False, str(tmp_path))
+    assert "operator torchvision::nms does not exist" in without.stderr
+    assert import_torchvision(True, str(tmp_path)).stdout.split() == ["True", "False", "imported"]
+
+
+def test_without_torchvision_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "_kept_alive", [])
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert compat.prepare_torchvision() is False
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed"
+)
+def test_still_needed_for_the_installed_torchvision() -> None:
+    assert import_torchvision(True).stdout.endswith("imported\n")
+    if not compat.torchvision_fits():
+        assert import_torchvision(False).returncode != 0
+
+
+# ---- 4, 5: what a stock Config does to the process ----
+
+
+def test_still_needed_a_stock_config_runs_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["prog", "--seed=1+1"])
+    assert stock_config()["seed"] == 2
+    assert MMConfig("SASRec", "none")["seed"] == 2020
+
+
+def test_still_needed_a_stock_config_changes_yaml_for_everyone() -> None:
+    code = (
+        "import yaml\n"
+        "def read(): return type(yaml.load('1e-3', Loader=yaml.FullLoader)).__name__\n"
+        "from recbole_mm import MMConfig; MMConfig('SASRec', 'none'); ours = read()\n"
+        "from recbole.config import Config\n"
+        "Config('SASRec', 'none', config_dict={'train_neg_sample_args': None})\n"
+        "print(ours, read())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["str", "float"]
+
+
+def test_still_needed_a_stock_config_overwrites_the_visible_devices(
+    monkeypatch: pytest.MonkeyPatch, no_arguments: None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    MMConfig("SASRec", "none")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    stock_config()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_still_needed_ml_100k_ignores_the_data_path(no_arguments: None) -> None:
+    settings = {"train_neg_sample_args": None, "data_path": "elsewhere"}
+    stock = Config("SASRec", "ml-100k", config_dict=settings)
+    assert "dataset_example" in stock["data_path"]
+    ours = MMConfig("SASRec", "ml-100k", overrides={"data_path": "elsewhere"})
+    assert ours["data_path"] == str(Path("elsewhere", "ml-100k"))
+
+
+# ---- 6, 7, 8 ----
+
+
+def test_still_needed_cross_entropy_does_not_start_with_recboles_defaults(
+    no_arguments: None,
+) -> None:
+    with pytest.raises(ValueError, match="should be None when the loss_type is CE"):
+        Config("SASRec", "none")
+    assert MMConfig("SASRec", "none")["train_neg_sample_args"]["distribution"] == "none"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lightgbm") is not None, reason="lightgbm is there")
+def test_still_needed_an_unknown_model_asks_for_lightgbm() -> None:
+    with pytest.raises(ModuleNotFoundError, match="lightgbm|xgboost"):
+        get_model("Nope")
+    with pytest.raises(ConfigError, match="unknown model 'Nope'"):
+        MMConfig("Nope", "none")
+
+
+def test_still_needed_pop_counts_once_per_batch() -> None:
+    config = {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "NEG_PREFIX": "n", "device": "cpu"}
+
+    class Two:
+        def num(self, field: str) -> int:
+            return 2
+
+    def count(batches: list[list[int]]) -> int:
+        pop = Pop(config, Two())
+        for batch in batches:
+            pop.calculate_loss(Interaction({"i": torch.tensor(batch)}))
+        return int(pop.item_cnt[1])
+
+    assert count([[1, 1]]) == 1
+    assert count([[1], [1]]) == 2
+
+
+def test_known_noise_is_silenced_and_nothing_else() -> None:
+    code = (
+        "import warnings\nfrom recbole_mm import compat\ncompat.quiet_warnings()\n"
+        "scope = {'__name__': 'recbole.data.dataset'}\n"
+        "exec(compile('import warnings\\n"
+        'warnings.warn("using <built-in function len> in Series.agg", FutureWarning)\\n'
+        "warnings.warn(\"something new\", FutureWarning)', 'x', 'exec'), scope)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "something new" in done.stderr
+    assert "Series.agg" not in done.stderr

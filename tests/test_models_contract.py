@@ -1,0 +1,124 @@
+"""SRIM and RecBole's own baselines under the contract of ``recbole_mm.testing``.
+
+What a stock model breaks stands in the table with its reason, read in RecBole 1.2.1's source; a
+second test makes sure that each such check still fails, so that the table cannot go stale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from recbole_mm.testing import CHECKS, ContractError, Overfit, check_model
+
+NARROW = {"hidden_size": 16, "inner_size": 16}
+TRANSFORMER = {
+    **NARROW, "n_layers": 1, "n_heads": 2, "hidden_dropout_prob": 0.1, "attn_dropout_prob": 0.1,
+}  # fmt: skip
+RECURRENT = {"hidden_size": 16, "embedding_size": 16}
+SRIM = {"embedding_size": 16, "co_samples": 64}
+
+PADDING_STAMP = (
+    "sums the vectors of all columns, padding included, and its _init_weights fills the padding "
+    "row with random numbers"
+)
+PADDING_LIGHTSANS = (
+    "low-rank attention pools keys and values over all columns without a mask, and its "
+    "_init_weights fills the padding row with random numbers"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a model is checked; ``broken`` names what it fails, with the reason."""
+
+    model: str
+    overrides: dict[str, Any]
+    broken: dict[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    overfit: Overfit = Overfit(learning_rate=0.02)
+
+
+TABLE = {
+    "SRIM": Row("SRIM", SRIM),
+    # Four literal layers make the vectors of 60 items all alike; one leaves them apart.
+    "SRIM paper": Row("SRIM", {**SRIM, "preset": "paper", "n_layers": 1}),
+    "SRIM official": Row("SRIM", {**SRIM, "preset": "official"}),
+    "Pop": Row("Pop", {"train_batch_size": 1}),
+    "GRU4Rec": Row("GRU4Rec", RECURRENT),
+    "NARM": Row("NARM", RECURRENT),
+    "SASRec": Row("SASRec", TRANSFORMER),
+    "BERT4Rec": Row(
+        "BERT4Rec",
+        TRANSFORMER,
+        broken={
+            "batch_of_one": "divides the loss by the number of masked positions, which may be 0",
+            "overfits": "learns masked items of the history only, never the row's target",
+        },
+    ),
+    "SRGNN": Row("SRGNN", {"embedding_size": 16}),
+    "GCSAN": Row("GCSAN", TRANSFORMER),
+    "STAMP": Row(
+        "STAMP",
+        {"embedding_size": 16},
+        broken={"padding_columns": PADDING_STAMP, "padding_item": PADDING_STAMP},
+    ),
+    "CORE": Row(
+        "CORE",
+        {"embedding_size": 32, "inner_size": 16, "n_layers": 1, "n_heads": 2},
+        broken={
+            "predict_agrees": "full_sort_predict normalises the item vectors, predict does not"
+        },
+    ),
+    "LightSANs": Row(
+        "LightSANs",
+        TRANSFORMER,
+        broken={"padding_columns": PADDING_LIGHTSANS, "padding_item": PADDING_LIGHTSANS},
+    ),
+    "GRU4RecF": Row("GRU4RecF", RECURRENT),
+    "SASRecF": Row("SASRecF", TRANSFORMER),
+    # Attention over the item's columns; over a single one its weight is always 1.
+    "FDSA": Row("FDSA", TRANSFORMER, unused=("feature_att_layer.*",)),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_contract(name: str) -> None:
+    row = TABLE[name]
+    passed = check_model(
+        row.model,
+        row.overrides,
+        known_unused=row.unused,
+        exclude=row.broken,
+        overfit=row.overfit,
+    )
+    assert [line.split(" ")[0] for line in passed] == list(CHECKS)
+    not_passed = {line.split(" ")[0] for line in passed if " " in line}
+    assert not_passed == set(row.broken) | _does_not_apply(name)
+
+
+def _does_not_apply(name: str) -> set[str]:
+    """Return the checks that cannot say anything about a model."""
+    if name == "Pop":  # counts items: no features, gradients, random numbers or item vectors
+        return {"missing_features", "gradients", "same_seed", "overfits", "padding_item"}
+    if name in ("SRIM", "SRIM paper"):
+        return set()
+    return {"missing_features"}
+
+
+@pytest.mark.parametrize(
+    ("name", "check"), [(name, check) for name, row in TABLE.items() for check in row.broken]
+)
+def test_what_stock_models_break_is_still_broken(name: str, check: str) -> None:
+    row = TABLE[name]
+    with pytest.raises(ContractError) as caught:
+        check_model(row.model, row.overrides, [check], overfit=Overfit(0.02, epochs=50))
+    assert caught.value.check == check
+
+
+def test_parameters_named_as_unused_must_be_unused() -> None:
+    with pytest.raises(ContractError, match="known_unused names") as caught:
+        check_model("GRU4Rec", RECURRENT, ["gradients"], known_unused=("dense.*",))
+    assert caught.value.check == "gradients"
