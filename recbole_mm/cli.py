@@ -228,13 +228,18 @@ def _compare(commands: Any) -> None:
     )
     _option(parser, "output", "folder of the runs and tables", metavar="FOLDER")
     _option(parser, "jobs", "runs side by side (default 1)", type=int, default=1)
+    _option(parser, "baseline", "model or variant that the others are tested against")
+    parser.add_argument(
+        "--table_only", action="store_true", help="write the tables again, without running anything"
+    )
 
 
 def _on_compare(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Delegate to :mod:`recbole_mm.evaluation.compare`."""
     from recbole_mm.evaluation.compare import compare_command
 
-    args.dataset = _from_files(args, "dataset")
+    if not (args.table_only and args.output):
+        args.dataset = _from_files(args, "dataset")
     return compare_command(args, overrides)
 
 

@@ -15,7 +15,7 @@ No. What is wrong                                                    Remedy
 6   A cross-entropy model does not start with RecBole's own default    ``properties/overall.yaml``
     of negative sampling
 7   An unknown model name ends in ``No module named 'lightgbm'``       ``registry.resolve``
-8   Stock Pop counts an item once per batch                            ``properties/model/Pop.yaml``
+8   Stock Pop counts an item once per batch                            ``config.MMConfig``
 === ================================================================ ==============================
 """
 

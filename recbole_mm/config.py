@@ -138,7 +138,7 @@ class MMConfig(Config):
     def _update_internal_config_dict(self, file: str | Path) -> dict[str, Any]:
         """Add one layer below the user's."""
         layer = yaml_files.load_yaml(file)
-        self._note(self._inner, layer, _layer_name(file))
+        self._note(self._inner, layer, stock.layer_name(file))
         self.internal_config_dict.update(layer)
         return layer
 
@@ -242,6 +242,9 @@ class MMConfig(Config):
         values["data_path"] = str(root)
         if values["train_neg_sample_args"] is None and self._needs_negatives():
             values["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
+        if self.model == "Pop":
+            # Stock Pop counts an item once per batch, however often it occurs there.
+            values["train_batch_size"] = 1
         try:
             super()._set_default_parameters()
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
@@ -338,15 +341,6 @@ class MMConfig(Config):
         history = [*self._inner.get(key, []), *self._outer.get(key, [])]
         lines += [f"  {value!r} from {source}" for source, value in reversed(history)]
         return "\n".join(lines)
-
-
-def _layer_name(file: str | Path) -> str:
-    """Return the name of one of our own or of RecBole's YAML files for messages."""
-    root = stock.folder()
-    full = Path(file).resolve()
-    if root is not None and full.is_relative_to(root.resolve()):
-        return f"RecBole's {full.relative_to(root.resolve())}"
-    return yaml_files.short(full)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from recbole_mm import yaml_files
+
 FAMILIES = ("sequential", "general")
 OTHER_FAMILIES = ("context_aware", "knowledge_aware")
 UNSUPPORTED = {
@@ -53,3 +55,12 @@ def class_names(family: str) -> list[str]:
     root = folder()
     files = Path(str(root), "model", f"{family}_recommender").glob("*.py") if root else ()
     return [name for file in files if (name := class_in(file))]
+
+
+def layer_name(file: str | Path) -> str:
+    """Return the name of one of our own or of RecBole's YAML files for messages."""
+    root = folder()
+    full = Path(file).resolve()
+    if root is not None and full.is_relative_to(root.resolve()):
+        return f"RecBole's {full.relative_to(root.resolve())}"
+    return yaml_files.short(full)

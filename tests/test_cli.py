@@ -209,6 +209,9 @@ def test_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (args.dataset, args.seeds, args.jobs, args.output) == ("X", [0, 1, 2], 2, "o")
     assert args.seeds_for == {"SRIM": 3, "Pop": 1}
     assert (args.config_files, args.plugins, overrides) == ([], [], {"epochs": 2})
+    assert (args.baseline, args.table_only) == (None, False)
+    cli.main(["compare", "--output=o", "--table_only", "--baseline=SASRec"])
+    assert (calls[1][0].baseline, calls[1][0].table_only) == ("SASRec", True)
 
 
 @pytest.mark.parametrize("wrong", ["--seeds=a", "--seeds_for=SRIM", "--seeds_for=SRIM=x"])

@@ -280,6 +280,7 @@ class ItemGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.diagonal = diagonal
+        self._pairs: PairCounts | None = None
         self.sessions = np.asarray(sessions.session, dtype=np.int64)
         self.held = session_item_matrix(sessions, n_items, count)
         self.counts = cooccurrence(sessions, n_items, count, diagonal)
@@ -290,11 +291,13 @@ class ItemGraph(nn.Module):
             ("value", self.counts.data),
             ("degree", degree),
         ):
-            self.register_buffer(name, torch.from_numpy(array.copy()), persistent=False)
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
 
     def pairs(self) -> PairCounts:
-        """Return a look-up of the counts."""
-        return PairCounts(self.counts)
+        """Return a look-up of the counts, the same one at every call."""
+        if self._pairs is None:
+            self._pairs = PairCounts(self.counts)
+        return self._pairs
 
     def own(self) -> PairCounts:
         """Return a look-up of what each session holds, by session id."""

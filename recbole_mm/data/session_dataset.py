@@ -337,7 +337,10 @@ def load_dataset(
 ) -> SessionDataset:
     """Read and split a data set as a run of ``model`` would, without building the model."""
     from recbole_mm.config import MMConfig
+    from recbole_mm.prepare import ensure_dataset
 
-    built = SessionDataset(MMConfig(model, dataset, config_files, overrides))
+    config = MMConfig(model, dataset, config_files, overrides)
+    ensure_dataset(config["dataset"], Path(config["data_path"]))
+    built = SessionDataset(config)
     built.build()
     return built

@@ -157,20 +157,16 @@ def _paired_table(rows: Sequence[Row], baseline: str | None) -> str:
     if not found:
         return ""
     lines = [
-        [label, f"{d.delta:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", _p(p), str(d.n)]
+        [label, f"{d.delta:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", f"{p:.4f}", str(d.n)]
         for label, (d, p) in found.items()
     ]
     head = [f"against {baseline}", "reciprocal rank", "95 %", "p (Holm)", "sessions"]
     note = (
-        "Paired over sessions, reciprocal ranks averaged over seeds: Wilcoxon's signed-rank test, "
-        f"two-sided, corrected for {len(found)} comparison(s) by Holm; bootstrap interval. "
-        "Sessions are drawn, not seeds: the spread over seeds stands in the table above."
+        "Reciprocal ranks averaged over seeds; paired bootstrap over sessions, two-sided p "
+        f"corrected for {len(found)} comparison(s) by Holm. Sessions are drawn, not seeds: the "
+        "spread over seeds stands in the table above."
     )
     return f"## Paired comparison\n\n{note}\n\n{_table(head, lines)}"
-
-
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _slice_table(rows: Sequence[Row]) -> str:

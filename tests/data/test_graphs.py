@@ -444,5 +444,6 @@ def test_nothing_of_the_size_items_by_items_is_made():
 
 def test_the_graph_stays_out_of_the_state_dict():
     item_graph = graph()
-    assert item_graph.state_dict() == {} and item_graph.pairs().state_dict() == {}
     assert {name for name, _ in item_graph.named_buffers()} == {"crow", "col", "value", "degree"}
+    assert item_graph.pairs() is item_graph.pairs()
+    assert item_graph.state_dict() == {} and item_graph.own().state_dict() == {}

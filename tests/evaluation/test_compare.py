@@ -85,9 +85,10 @@ def data(tmp_path_factory):
 def arguments(data, output, **changes):
     found = {
         "dataset": "toy",
-        "models": ["SASRec", "narrow=SASRec:hidden_size=4,learning_rate=0.01"],
+        # The last row asks for a column that the data do not have.
+        "models": ["SASRec", "narrow=SASRec:hidden_size=4", "bad=SASRec:TIME_FIELD=when"],
         "seeds": [1, 2],
-        "seeds_for": {"narrow": 1},
+        "seeds_for": {"SASRec": 1, "narrow": 2, "bad": 1},
         "output": str(output),
         "config_files": [],
         "plugins": [],
@@ -98,60 +99,41 @@ def arguments(data, output, **changes):
     return Namespace(**{**found, **changes}), {**SMALL, "data_path": str(data)}
 
 
-def test_a_real_comparison_is_run_kept_and_written_again(data, tmp_path, capsys):
-    args, overrides = arguments(data, tmp_path / "out")
-    assert compare_command(args, overrides) == 0
-    rows, baseline = read_rows(tmp_path / "out")
-    assert [(row.label, [a.seed for a in row.attempts]) for row in rows] == [
-        ("SASRec", [1, 2]),
-        ("narrow", [1]),
-    ]
+def test_a_real_comparison_is_run_kept_resumed_and_written_again(data, tmp_path, capsys):
+    args, overrides = arguments(data, tmp_path)
+    assert compare_command(args, overrides) == 1  # a run has failed
+    rows, baseline = read_rows(tmp_path)
     assert baseline == "SASRec"
-    assert [len(row.records) for row in rows] == [2, 1]
-    assert rows[1].records[0]["config"]["hidden_size"] == 4
-    assert rows[0].records[0]["config"]["hidden_size"] == 8
-    text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
-    assert "## Paired comparison" in text and "| narrow |" in text
+    found = [(row.label, [a.seed for a in row.attempts], len(row.records)) for row in rows]
+    assert found == [("SASRec", [1], 1), ("narrow", [1, 2], 2), ("bad", [1], 0)]
+    assert [row.records[0]["config"]["hidden_size"] for row in rows[:2]] == [8, 4]
+    error = rows[2].attempts[0].error
+    assert error.startswith("error: ") and "when" in error
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "## Paired comparison" in text and "| narrow | 2 |" in text
+    assert f"| bad | 1 | {error} |" in text
     assert text in capsys.readouterr().out
 
-    # Given again, nothing is run: every file stays as it was.
-    results = sorted((tmp_path / "out").glob("runs/*/result.json"))
-    before = [path.stat().st_mtime_ns for path in results]
-    assert compare_command(args, overrides) == 0
-    assert [path.stat().st_mtime_ns for path in results] == before
-
-    # The tables come from the results alone.
-    for name in ("table.md", "table.csv"):
-        (tmp_path / "out" / name).unlink()
-    args, overrides = arguments(data, tmp_path / "out", table_only=True, models=[])
-    assert compare_command(args, overrides) == 0
-    assert (tmp_path / "out" / "table.md").read_text(encoding="utf-8") == text
-
-
-def test_a_failing_and_an_interrupted_run(data, tmp_path):
-    # The failing row asks for an optimiser's step that makes the weights overflow.
-    args, overrides = arguments(
-        data, tmp_path / "out", models=["SASRec", "bad=SASRec:learning_rate=1e30"], seeds=[1]
-    )
-    args.seeds_for = {}
-    assert compare_command(args, overrides) == 1
-    rows, _ = read_rows(tmp_path / "out")
-    good, bad = rows
-    assert good.records and not bad.records
-    assert bad.attempts[0].error.startswith("error: the ") and "SASRec" in bad.attempts[0].error
-    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
-    assert "## Failed runs" in table and "| bad | 1 | error: the " in table
-
-    # An interrupted run has a last checkpoint and no result; it is resumed, not run anew.
-    expected = good.records[0]
-    folder = next((tmp_path / "out" / "runs").glob("SASRec-*"))
+    # An interrupted run has a last checkpoint and no result: it is resumed. The others are kept.
+    expected = rows[0].records[0]
+    folder = next(tmp_path.glob("runs/SASRec-*"))
     (folder / "result.json").unlink()
-    compare_command(args, overrides)
-    log = next((tmp_path / "out" / "logs").glob("SASRec-*")).read_text(encoding="utf-8")
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/narrow-*/result.json")}
+    assert compare_command(args, overrides) == 1
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 2
+    log = next(tmp_path.glob("logs/SASRec-*")).read_text(encoding="utf-8")
     assert f"run --resume={folder}" in log
-    again = read_rows(tmp_path / "out")[0][0].records[0]
+    again = read_rows(tmp_path)[0][0].records[0]
     for key in ("test", "valid", "ranks", "history", "fingerprint"):
         assert again[key] == expected[key]
+
+    # The tables come from the results alone.
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    for name in ("table.md", "table.csv"):
+        (tmp_path / name).unlink()
+    args, _ = arguments(data, tmp_path, table_only=True, models=[])
+    assert compare_command(args, {}) == 1
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == text
 
 
 def test_ctrl_c_interrupts_the_runs(data, tmp_path):

@@ -1,0 +1,167 @@
+"""What the benchmarks share: generated sessions, timing, parts in processes of their own, tables.
+
+Importing this module imports neither torch nor RecBole; each part pays for what it needs itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident memory of this process in MiB.
+
+    ``ru_maxrss`` of a started process may still hold its parent's; VmHWM does not.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def median_seconds(job: Callable[[], Any], repeats: int, warm: int = 1) -> float:
+    """Return the median wall time of ``repeats`` calls after ``warm`` calls that do not count."""
+    for _ in range(warm):
+        job()
+    return statistics.median(seconds(job) for _ in range(repeats))
+
+
+def seconds(job: Callable[[], Any]) -> float:
+    """Return the wall time of one call."""
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def run_part(name: str, **settings: Any) -> dict[str, Any]:
+    """Run one part of the calling script in a new process and return its numbers."""
+    command = [sys.executable, sys.argv[0], json.dumps([name, settings])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main(parts: Mapping[str, Callable[..., dict[str, Any]]], report: Callable[[], None]) -> None:
+    """Run the part named on the command line, or the whole report."""
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    if len(sys.argv) < 2:
+        report()
+        return
+    name, settings = json.loads(sys.argv[1])
+    numbers = parts[name](**settings)
+    print(json.dumps({**numbers, "peak_mb": peak_memory_mb()}))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows of text and numbers as a Markdown table."""
+    cells = [list(header), *([_text(value) for value in row] for row in rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    for number, row in enumerate(cells):
+        print("| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    print()
+
+
+def _text(value: Any) -> str:
+    """Return a number with three significant digits."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="recbole_mm_bench_") as folder:
+        yield Path(folder)
+
+
+def zipf_sessions(
+    n_items: int, n_sessions: int, mean_length: float, shortest: int = 2, topic_size: int = 60
+) -> tuple[Any, Any]:
+    """Draw sessions of ``shortest`` or more items: ``(session, item)`` arrays, in order.
+
+    Items are drawn by Zipf popularity inside a topic of about ``topic_size`` items, which gives a
+    co-occurrence structure with few partners per item, as product data have. Every item occurs.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(1)
+    lengths = shortest + random.poisson(mean_length - shortest, n_sessions)
+    session = np.repeat(np.arange(n_sessions), lengths)
+    n_topics = max(n_items // topic_size, 1)
+    weight = 1 / np.arange(1, n_topics + 1) ** 0.5
+    topic = np.searchsorted(np.cumsum(weight / weight.sum()), random.random(n_sessions))
+    rank = (topic_size ** random.random(len(session)) - 1) / (topic_size - 1) * topic_size
+    item = np.minimum(topic[session] + n_topics * rank.astype(np.int64), n_items - 1)
+    # One occurrence of each item in a place drawn at random.
+    item[random.permutation(len(item))[:n_items]] = np.arange(n_items)
+    return session, item
+
+
+def write_dataset(folder: Path, name: str, session: Any, item: Any, width: int = 0) -> None:
+    """Write sessions as an atomic data set; ``width`` above 0 adds text vectors of that width."""
+    import numpy as np
+    import pandas as pd
+
+    from recbole_mm.data.atomic import write_atomic
+    from recbole_mm.data.card import DatasetCard
+    from recbole_mm.data.itememb import itememb_path, write_itememb
+
+    # Times are whole and small, because stock RecBole turns them into float32.
+    time_ = np.arange(len(session)) % 2**24
+    frame = pd.DataFrame({"session_id": session, "item_id": item, "timestamp": time_})
+    types = {"session_id": "token", "item_id": "token", "timestamp": "float"}
+    write_atomic(folder / name / f"{name}.inter", frame, types)
+    DatasetCard(name, timestamps="real", synthetic=True).save(folder / name)
+    if width:
+        tokens = [str(token) for token in np.unique(item)]
+        vectors = np.random.default_rng(2).standard_normal((len(tokens), width), np.float32)
+        write_itememb(itememb_path(folder / name, name, "text"), "text", tokens, vectors)
+
+
+def prepare(folder: Path, model: str, dataset: str, **overrides: Any) -> Any:
+    """Build data, loaders and model of a generated data set on the CPU."""
+    import torch
+
+    from recbole_mm import run
+    from recbole_mm.config import MMConfig
+
+    base = {"data_path": str(folder), "run_folder": str(folder / "run"), "use_gpu": False}
+    prepared = run.prepare(MMConfig(model, dataset, (), {**base, **overrides}))
+    # Importing RecBole's models may turn this on, and it slows every backward pass.
+    torch.autograd.set_detect_anomaly(False)
+    return prepared
+
+
+def gemm_rate(size: int = 1500) -> float:
+    """Return the FLOP/s that a matrix product of this process reaches."""
+    import torch
+
+    left = torch.rand(size, size)
+    return 2 * size**3 / median_seconds(lambda: left @ left, 5)
+
+
+def copy_rate(megabytes: int = 256) -> float:
+    """Return the bytes/s read and written by a copy of memory in this process."""
+    import torch
+
+    source = torch.rand(megabytes * 2**18)
+    target = torch.empty_like(source)
+    return 2 * source.numel() * 4 / median_seconds(lambda: target.copy_(source), 5)
