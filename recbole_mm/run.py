@@ -140,11 +140,14 @@ def prepare(config: MMConfig) -> Prepared:
     if modalities:
         dataset.item_features = load_features(config, dataset, modalities)
     train, valid, test = data_preparation(config, dataset)
-    for sentence in audit(dataset):
-        logger.info("audit: %s", sentence)
+    passed = audit(dataset)
     # Again, so that the weights depend on the seed alone and not on what ran before.
     init_seed(config["seed"], config["reproducibility"])
     model = model_class(config, train.dataset).to(config["device"])
+    for sentence in passed:
+        logger.info("audit: %s", sentence)
+    if getattr(model, "leaky", False):
+        logger.warning("audit: LEAKY, the model itself was given validation or test data on purpose")
     return Prepared(config, spec, dataset, train, valid, test, model)
 
 
