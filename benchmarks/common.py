@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,7 @@ def main(parts: Mapping[str, Callable[..., dict[str, Any]]], report: Callable[[]
     if len(sys.argv) < 2:
         report()
         return
+    warnings.simplefilter("ignore", FutureWarning)  # RecBole's, a page of them
     name, settings = json.loads(sys.argv[1])
     numbers = parts[name](**settings)
     print(json.dumps({**numbers, "peak_mb": peak_memory_mb()}))

@@ -1,4 +1,4 @@
-"""Item vectors of 15,000 x 768 numbers: written, read first, read again, and stock RecBole's way."""
+"""Item vectors, 15,000 x 768 numbers: written, read first, read again, and read by stock RecBole."""
 
 from __future__ import annotations
 

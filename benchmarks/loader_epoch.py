@@ -38,8 +38,12 @@ def ours(folder: str, model: str) -> dict[str, Any]:
     return _epoch(prepared.train, trainer, build)
 
 
-def stock(folder: str) -> dict[str, Any]:
-    """Time RecBole's own data set, loader and trainer, as ``recbole.quick_start`` uses them."""
+def stock(folder: str, anomaly: bool) -> dict[str, Any]:
+    """Time RecBole's own data set, loader and trainer, as ``recbole.quick_start`` uses them.
+
+    RecBole 1.2.1 turns torch's anomaly detection on for every model as soon as its sequential
+    models are imported (in ``sine.py``); ``anomaly=False`` turns it off again.
+    """
     sys.argv = sys.argv[:1]  # RecBole's Config reads the command line
     import torch
     from recbole.config import Config
@@ -49,7 +53,7 @@ def stock(folder: str) -> dict[str, Any]:
     from recbole.trainer import Trainer
     from recbole.utils import init_seed
 
-    torch.autograd.set_detect_anomaly(False)
+    torch.autograd.set_detect_anomaly(anomaly)
     columns = {"USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id"}
     settings = {
         **SHARED, **columns, "TIME_FIELD": "timestamp", "data_path": folder, "use_gpu": False,
@@ -84,7 +88,10 @@ def report() -> None:
     with common.temporary_folder() as folder:
         print(f"{common.run_part('write', folder=str(folder))['interactions']:,} interactions\n")
         made = {
-            "stock SASRec": common.run_part("stock", folder=str(folder)),
+            "stock SASRec": common.run_part("stock", folder=str(folder), anomaly=True),
+            "the same, no anomaly detection": common.run_part(
+                "stock", folder=str(folder), anomaly=False
+            ),
             "our SASRec": common.run_part("ours", folder=str(folder), model="SASRec"),
             "our SRIM": common.run_part("ours", folder=str(folder), model="SRIM"),
         }

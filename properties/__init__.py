@@ -1,0 +1,1 @@
+"""Settings that users tweak, as package data."""

@@ -1,0 +1,1 @@
+"""Defaults and presets of each model."""
