@@ -1,4 +1,4 @@
-"""Item vectors, 15,000 x 768 numbers: written, read first, read again, and read by stock RecBole."""
+"""Item vectors, 15,000 x 768 numbers: write, first read, second read, and stock RecBole."""
 
 from __future__ import annotations
 

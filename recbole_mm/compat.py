@@ -16,6 +16,8 @@ No. What is wrong                                                    Remedy
     of negative sampling
 7   An unknown model name ends in ``No module named 'lightgbm'``       ``registry.resolve``
 8   Stock Pop counts an item once per batch                            ``config.MMConfig``
+9   Importing any sequential model turns autograd's anomaly detection  ``trainer.base``
+    on (in ``sine.py``), which doubles the cost of a training step
 === ================================================================ ==============================
 """
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +24,18 @@ from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.session_dataset import SessionDataset
 from recbole_mm.encode import ensure_features, locate
 from recbole_mm.errors import CheckpointError, ConfigError
-from recbole_mm.evaluation.slices import slice_metrics
 from recbole_mm.files import atomic_write
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.registry import ModelSpec, resolve
+from recbole_mm.result import RESULT, RunResult, format_result, record_of
 from recbole_mm.trainer.base import LAST, trainer_class
+
+__all__ = ["Prepared", "RunResult", "format_result", "prepare", "run"]
 
 logger = logging.getLogger(__name__)
 
-CONFIG, LOG, RESULT = "config.yaml", "run.log", "result.json"
-_PACKAGES = ("recbole_mm", "recbole", "torch", "numpy", "pandas", "scipy", "sentence-transformers")
+CONFIG, LOG = "config.yaml", "run.log"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The record of one run, as it stands in ``<folder>/result.json``.
-
-    Attributes
-    ----------
-    folder
-        The run folder.
-    record
-        Plain values; ``docs/protocols.md`` lists the keys. Metrics are not rounded.
-    """
-
-    folder: Path
-    record: dict[str, Any]
-
-    @property
-    def test(self) -> dict[str, float]:
-        """Test metrics of the epoch that was best on validation."""
-        return self.record["test"]
-
-    @property
-    def valid(self) -> dict[str, float]:
-        """Validation metrics of that epoch."""
-        return self.record["valid"]
 
 
 @dataclass
@@ -124,8 +96,9 @@ def run(
         prepared = prepare(config)
         record = _train_and_test(prepared, folder, bool(resume))
         record["seconds"]["total"] = time.perf_counter() - started
-        _write_json(folder / RESULT, record)
-    return RunResult(folder, record)
+        result = RunResult(folder, record)
+        result.save()
+    return result
 
 
 def prepare(config: MMConfig) -> Prepared:
@@ -147,7 +120,7 @@ def prepare(config: MMConfig) -> Prepared:
     for sentence in passed:
         logger.info("audit: %s", sentence)
     if getattr(model, "leaky", False):
-        logger.warning("audit: LEAKY, the model itself was given validation or test data on purpose")
+        logger.warning("audit: LEAKY, the model was given validation or test data on purpose")
     return Prepared(config, spec, dataset, train, valid, test, model)
 
 
@@ -224,79 +197,7 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> dict[str,
     start = time.perf_counter()
     test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
-    return {
-        "status": "ok",
-        **_identity(prepared),
-        "valid": valid,
-        "test": test,
-        "slices": slice_metrics(trainer.ranks, prepared.dataset, config["topk"], config["metrics"]),
-        "epochs_run": len(trainer.history),
-        "best_epoch": trainer.best_epoch + 1,
-        "seconds": dict(trainer.seconds),
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "peak_memory_mb": peak_memory_mb(),
-        "history": trainer.history,
-        "ranks": _ranks(prepared.dataset, trainer.ranks),
-    }
-
-
-def _identity(prepared: Prepared) -> dict[str, Any]:
-    """Return who ran on what: names, marks, seed, fingerprint, versions, settings."""
-    config, dataset, model = prepared.config, prepared.dataset, prepared.model
-    features = dataset.item_features
-    return {
-        "model": config["model"],
-        "preset": config["preset"],
-        "dataset": config["dataset"],
-        "synthetic": dataset.card.synthetic,
-        "leaky": bool(getattr(model, "leaky", False)),
-        "seed": config["seed"],
-        "fingerprint": {
-            "data": dataset.fingerprint(),
-            "features": dict(features.hashes) if features else {},
-        },
-        "counts": dict(dataset.counts),
-        "versions": _versions(),
-        "device": str(config["device"]),
-        "config": config.to_plain(),
-        "command": sys.argv,
-    }
-
-
-def _ranks(dataset: SessionDataset, ranks: Any) -> dict[str, list[Any]]:
-    """Return the test rows' sessions and the ranks of their targets."""
-    sessions = dataset.session_tokens(dataset.rows("test").session)
-    return {"session": sessions, "rank": [int(rank) for rank in ranks]}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def peak_memory_mb() -> float:
-    """Return the process's largest resident memory so far, in MiB (GPU memory added)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    host = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-    device = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
-    return host + device
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    with atomic_write(path) as stream:
-        json.dump(record, stream, indent=1, sort_keys=True, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy scalars into Python numbers for JSON."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} is not a JSON value")
+    return record_of(prepared, trainer, valid, test)
 
 
 class _PlainFormatter(logging.Formatter):
@@ -314,7 +215,8 @@ def _log_to(path: Path, level: str) -> Iterator[None]:
     """
     root = logging.getLogger()
     before, threshold = root.handlers[:], root.level
-    handlers = [logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stderr)]
+    file = logging.FileHandler(path, encoding="utf-8")
+    handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)]
     for handler in handlers:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     root.handlers, root.level = handlers, logging.getLevelName(str(level).upper())
@@ -322,30 +224,4 @@ def _log_to(path: Path, level: str) -> Iterator[None]:
         yield
     finally:
         root.handlers, root.level = before, threshold
-        handlers[0].close()
-
-
-def format_result(result: RunResult) -> str:
-    """Return the result as text: metrics on validation and test, and what they rest on."""
-    record = result.record
-    marks = "".join(
-        f" [{mark}]" for mark in ("SYNTHETIC", "LEAKY") if record[mark.lower()]
-    )  # fmt: skip
-    counts = record["counts"]
-    lines = [f"{record['model']} ({record['preset']}) on {record['dataset']}{marks}", ""]
-    lines += [f"{'':<10}{'valid':>10}{'test':>10}"]
-    lines += [
-        f"{name:<10}{record['valid'][name]:>10.4f}{value:>10.4f}"
-        for name, value in record["test"].items()
-    ]
-    seconds = record["seconds"]
-    lines += [
-        "",
-        f"{counts['test_rows']} test rows ({counts['test_cold_targets']} with a target unseen in "
-        f"training), {counts['items']} candidates, seed {record['seed']}",
-        f"best epoch {record['best_epoch']} of {record['epochs_run']}, "
-        f"{seconds['train']:.1f} s training, {seconds['total']:.1f} s in all, "
-        f"{record['parameters']:,} parameters, {record['peak_memory_mb']:.0f} MiB",
-        f"run folder {result.folder}",
-    ]
-    return "\n".join(lines)
+        file.close()

@@ -143,10 +143,6 @@ class FailsOnOneRow(Honest):
     def encode(self, item_seq: Tensor, lengths: Tensor, table: Tensor) -> Tensor:
         return super().encode(item_seq, lengths, table).squeeze()
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
-        scores = self.score(interaction).view(len(interaction), -1)
-        return F.cross_entropy(scores[:, 1:], interaction[self.ITEM_ID] - 1) / scores.std(0).sum()
-
 
 class FailsOnOneItem(Honest):
     def encode(self, item_seq: Tensor, lengths: Tensor, table: Tensor) -> Tensor:

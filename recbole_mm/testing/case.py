@@ -323,11 +323,17 @@ def changed(batch: Interaction, **columns: Tensor) -> Interaction:
     return Interaction({**batch.interaction, **columns})
 
 
+def backward(loss: Tensor) -> None:
+    """Compute gradients without anomaly detection, which RecBole's SINE turns on for everybody."""
+    with torch.autograd.set_detect_anomaly(False):
+        torch.autograd.backward(loss)
+
+
 def step(model: nn.Module, batch: Interaction, optimizer: Any) -> float:
     """Make one training step and return the loss."""
     optimizer.zero_grad()
     loss = total(model.calculate_loss(batch))  # type: ignore[operator]
-    torch.autograd.backward(loss)
+    backward(loss)
     optimizer.step()
     return float(loss.detach())
 

@@ -13,7 +13,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from recbole_mm.testing.case import OTHER_TEST, WIDE, Case, Failed, changed, scores, step, total
+from recbole_mm.testing.case import (
+    OTHER_TEST,
+    WIDE,
+    Case,
+    Failed,
+    backward,
+    changed,
+    scores,
+    step,
+    total,
+)
 from recbole_mm.trainer.base import LAST, trainer_class
 
 _NO_GRADIENTS = "the model is not trained by gradients"
@@ -94,7 +104,7 @@ def check_gradients(case: Case) -> str | None:
         return _NO_GRADIENTS
     model = case.twin().train()
     for batch in case.train_batches()[:_GRADIENT_BATCHES]:
-        torch.autograd.backward(total(model.calculate_loss(batch)))
+        backward(total(model.calculate_loss(batch)))
     frozen = set(getattr(model, "frozen_parameters", ()))
     dead = [
         name
@@ -208,7 +218,7 @@ def check_no_dense_square(case: Case) -> str | None:
         batch = next(iter(prepared.train))
         loss = total(model.train().calculate_loss(batch))
         if case.learns:
-            torch.autograd.backward(loss)
+            backward(loss)
         scores(model.eval(), next(iter(prepared.valid))[0])
     if largest.numel >= n_items**2:
         raise Failed(

@@ -1,0 +1,174 @@
+"""The record of a run: what is kept of it on disk, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recbole_mm import __version__
+from recbole_mm.evaluation.ranking import gains
+from recbole_mm.evaluation.significance import interval
+from recbole_mm.evaluation.slices import slice_metrics
+from recbole_mm.files import atomic_write
+
+if TYPE_CHECKING:
+    from recbole_mm.data.session_dataset import SessionDataset
+    from recbole_mm.run import Prepared
+    from recbole_mm.trainer.base import MMTrainerMixin
+
+RESULT = "result.json"
+_PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "sentence-transformers")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The record of one run, as it stands in ``<folder>/result.json``.
+
+    Attributes
+    ----------
+    folder
+        The run folder.
+    record
+        Plain values; ``docs/protocols.md`` lists the keys. Metrics are not rounded.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def test(self) -> dict[str, float]:
+        """Test metrics of the epoch that was best on validation."""
+        return self.record["test"]
+
+    @property
+    def valid(self) -> dict[str, float]:
+        """Validation metrics of that epoch."""
+        return self.record["valid"]
+
+    def save(self) -> None:
+        """Write the record to ``<folder>/result.json``."""
+        with atomic_write(self.folder / RESULT) as stream:
+            json.dump(self.record, stream, indent=1, sort_keys=True, default=_plain)
+
+
+def record_of(prepared: Prepared, trainer: MMTrainerMixin, valid: Any, test: Any) -> dict[str, Any]:
+    """Return the record of a run that was trained and tested, without its total time.
+
+    Parameters
+    ----------
+    prepared
+        What was trained on what.
+    trainer
+        The trainer after its test evaluation.
+    valid, test
+        Metrics of the best epoch.
+    """
+    config, model = prepared.config, prepared.model
+    return {
+        "status": "ok",
+        **_identity(prepared),
+        "valid": valid,
+        "test": test,
+        "slices": slice_metrics(trainer.ranks, prepared.dataset, config["topk"], config["metrics"]),
+        "epochs_run": len(trainer.history),
+        "best_epoch": trainer.best_epoch + 1,
+        "seconds": dict(trainer.seconds),
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "peak_memory_mb": peak_memory_mb(),
+        "history": trainer.history,
+        "ranks": _ranks(prepared.dataset, trainer.ranks),
+        "tied": int(trainer.tied),
+    }
+
+
+def _identity(prepared: Prepared) -> dict[str, Any]:
+    """Return who ran on what: names, marks, seed, fingerprint, versions, settings."""
+    config, dataset, model = prepared.config, prepared.dataset, prepared.model
+    features = dataset.item_features
+    return {
+        "model": config["model"],
+        "preset": config["preset"],
+        "dataset": config["dataset"],
+        "synthetic": dataset.card.synthetic,
+        "leaky": bool(getattr(model, "leaky", False)),
+        "seed": config["seed"],
+        "fingerprint": {
+            "data": dataset.fingerprint(),
+            "features": dict(features.hashes) if features else {},
+        },
+        "counts": dict(dataset.counts),
+        "versions": _versions(),
+        "device": str(config["device"]),
+        "config": config.to_plain(),
+        "command": sys.argv,
+    }
+
+
+def _ranks(dataset: SessionDataset, ranks: Any) -> dict[str, list[Any]]:
+    """Return the test rows' sessions and the ranks of their targets."""
+    sessions = dataset.session_tokens(dataset.rows("test").session)
+    return {"session": sessions, "rank": [int(rank) for rank in ranks]}
+
+
+def _versions() -> dict[str, str]:
+    found = {"recbole_mm": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb() -> float:
+    """Return the process's largest resident memory so far, in MiB (GPU memory added)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    host = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    device = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    return host + device
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy scalars into Python numbers for JSON."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def format_result(result: RunResult) -> str:
+    """Return the result as text: metrics on validation and test, and what they rest on."""
+    record = result.record
+    marks = "".join(f" [{mark}]" for mark in ("SYNTHETIC", "LEAKY") if record[mark.lower()])
+    counts = record["counts"]
+    lines = [f"{record['model']} ({record['preset']}) on {record['dataset']}{marks}", ""]
+    lines += [f"{'':<10}{'valid':>10}{'test':>10}   95 % interval of test"]
+    for name, value in record["test"].items():
+        low, high = _test_interval(record, name)
+        valid = record["valid"][name]
+        lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {low:.4f} to {high:.4f}"]
+    seconds = record["seconds"]
+    lines += [
+        "",
+        f"{counts['test_rows']} test rows ({counts['test_cold_targets']} with a target unseen in "
+        f"training), {counts['items']} candidates, seed {record['seed']}",
+        f"best epoch {record['best_epoch']} of {record['epochs_run']}, "
+        f"{seconds['train']:.1f} s training, {seconds['total']:.1f} s in all, "
+        f"{record['parameters']:,} parameters, {record['peak_memory_mb']:.0f} MiB",
+        f"run folder {result.folder}",
+    ]
+    return "\n".join(lines)
+
+
+def _test_interval(record: dict[str, Any], name: str) -> tuple[float, float]:
+    """Return the 95 % interval of a test metric over sessions, by bootstrap."""
+    metric, _, cut = name.partition("@")
+    values = gains(np.array(record["ranks"]["rank"]), metric, int(cut))
+    return interval(values, record["ranks"]["session"])
