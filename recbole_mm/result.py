@@ -162,6 +162,7 @@ def format_result(result: RunResult) -> str:
         f"best epoch {record['best_epoch']} of {record['epochs_run']}, "
         f"{seconds['train']:.1f} s training, {seconds['total']:.1f} s in all, "
         f"{record['parameters']:,} parameters, {record['peak_memory_mb']:.0f} MiB",
+        f"fingerprint {record['fingerprint']['data'][:16]} (same sessions, rows and candidates)",
         f"run folder {result.folder}",
     ]
     return "\n".join(lines)

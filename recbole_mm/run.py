@@ -21,7 +21,7 @@ from recbole_mm import compat
 from recbole_mm.config import MMConfig
 from recbole_mm.data.audit import audit
 from recbole_mm.data.features import ItemFeatures
-from recbole_mm.data.session_dataset import SessionDataset
+from recbole_mm.data.session_dataset import SessionDataset, inter_file
 from recbole_mm.encode import ensure_features, locate
 from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import atomic_write
@@ -89,6 +89,9 @@ def run(
     config = MMConfig(model, dataset, config_files, overrides)
     folder = Path(resume or run_folder(config))
     config["run_folder"] = str(folder)
+    # A wrong name must not leave a run folder behind.
+    ensure_dataset(config["dataset"], Path(config["data_path"]))
+    inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
     with _log_to(folder / LOG, config["state"]):
         if not resume:

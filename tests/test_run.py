@@ -57,7 +57,13 @@ def test_the_record_on_disk_is_whole_and_unrounded(result: Any) -> None:
         assert recomputed["hit@20"] == pytest.approx(record["test"]["hit@20"], abs=1e-12)
         assert recomputed["ndcg@10"] == pytest.approx(record["test"]["ndcg@10"], abs=1e-12)
     names = {path.name for path in result.folder.iterdir()}
-    assert names == {"config.yaml", "result.json", "run.log", "best.safetensors", "last.safetensors"}
+    assert names == {
+        "config.yaml",
+        "result.json",
+        "run.log",
+        "best.safetensors",
+        "last.safetensors",
+    }
     # RecBole would leave ./log and ./log_tensorboard in the current folder.
     assert [path.name for path in result.folder.parent.iterdir()] == ["sasrec"]
 

@@ -83,12 +83,7 @@ class SessionDataset(SequentialDataset):
     # Loading: RecBole's steps with a strict reader.
 
     def _load_data(self, token: str, dataset_path: str) -> None:
-        inter = Path(dataset_path) / f"{token}.inter"
-        if not inter.is_file():
-            raise DataError(
-                f"{inter}: no such file. Put the data set there, name its parent folder with "
-                "--data_path, or make one with `recbole-mm prepare`."
-            )
+        inter = inter_file(token, Path(dataset_path))
         require_columns(inter, header(inter), (self.uid_field, self.iid_field, self.time_field))
         super()._load_data(token, dataset_path)
         if self.item_feat is not None:
@@ -330,6 +325,24 @@ def _raise_where(bad: pd.Series, path: Path, what: str) -> None:
         raise DataError(
             f"{path}, line {line}: {what} ({int(bad.sum())} such line(s)). Mend or remove them."
         )
+
+
+def inter_file(name: str, folder: Path) -> Path:
+    """Return the interactions of the data set ``name`` in ``folder``.
+
+    Raises
+    ------
+    DataError
+        If they are not there, naming the data sets that are.
+    """
+    inter = folder / f"{name}.inter"
+    if not inter.is_file():
+        there = sorted(path.stem for path in folder.parent.glob("*/*.inter"))
+        raise DataError(
+            f"{inter}: no such file. Data sets in {folder.parent}: {', '.join(there) or 'none'}. "
+            "Name another folder with --data_path, or make the files with `recbole-mm prepare`."
+        )
+    return inter
 
 
 def load_dataset(

@@ -47,6 +47,8 @@ def parse_price(text: str) -> tuple[float, str]:
     text = text.strip()
     if text.lower() in _NOTHING:
         return math.nan, EMPTY
+    if "\0" in text:  # serves below as the mark of a number
+        return math.nan, UNREADABLE
     if _PLAIN.fullmatch(text):
         return _positive([float(text)])
     bare = _CURRENCY.sub("", text).strip()

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recbole_mm.prepare.prices import parse_price, parse_prices
@@ -80,6 +80,8 @@ def test_counts_of_a_column():
 
 
 @given(st.text())
+@example("\0")
+@example("\0 5 \0")
 def test_any_text_is_a_positive_price_or_missing(text):
     value, outcome = parse_price(text)
     assert (value > 0 and math.isfinite(value)) == outcome.startswith(("read", "range"))
