@@ -98,11 +98,10 @@ def test_sessions_of_test_never_change_what_is_trained(tmp_path: Path) -> None:
     folder.mkdir()
     body = "\n".join("\t".join(map(str, row)) for row in changed)
     (folder / "Cellphones.inter").write_text(f"{lines[0]}\n{body}\n")
-    records = [
-        run("SASRec", "Cellphones", (),
-            {**SMALL, "data_path": str(path), "epochs": 2, "run_folder": str(tmp_path / name)}).record
-        for name, path in (("a", ROOT / "atomic_data"), ("b", tmp_path))
-    ]  # fmt: skip
+    records = []
+    for name, path in (("a", ROOT / "atomic_data"), ("b", tmp_path)):
+        places = {"data_path": str(path), "run_folder": str(tmp_path / name)}
+        records.append(run("SASRec", "Cellphones", (), {**SMALL, "epochs": 2, **places}).record)
     assert records[0]["history"] == records[1]["history"]
     assert records[0]["best_epoch"] == records[1]["best_epoch"]
     assert records[0]["ranks"]["rank"] != records[1]["ranks"]["rank"]
