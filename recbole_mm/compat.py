@@ -18,6 +18,7 @@ No. What is wrong                                                    Remedy
 8   Stock Pop counts an item once per batch                            ``config.MMConfig``
 9   Importing any sequential model turns autograd's anomaly detection  ``trainer.base``
     on (in ``sine.py``), which doubles the cost of a training step
+10  BERT4Rec's loss is 0/0 for a batch in which no item was masked     :func:`loss_function`
 === ================================================================ ==============================
 """
 
@@ -270,3 +271,20 @@ def choose_device(gpu_id: int | str | None, use_gpu: bool) -> Any:
     if "," in chosen:
         _log.warning("gpu_id = %s: a run computes on one GPU; taking %s", chosen, number)
     return torch.device("cuda", int(number))
+
+
+def loss_function(model: Any) -> Callable[[Any], Any] | None:
+    """Return the loss to train a model with, or None for its own ``calculate_loss``.
+
+    BERT4Rec divides by the number of masked items. A small last batch of short histories may hold
+    none; it then teaches nothing, and its loss is 0 instead of NaN.
+    """
+    if type(model).__name__ != "BERT4Rec":
+        return None
+
+    def loss(interaction: Any) -> Any:
+        if bool((interaction[model.MASK_INDEX] > 0).any()):
+            return model.calculate_loss(interaction)
+        return model.output_bias.sum() * 0.0
+
+    return loss

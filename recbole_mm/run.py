@@ -26,7 +26,7 @@ from recbole_mm.encode import ensure_features, locate
 from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import atomic_write
 from recbole_mm.prepare import ensure_dataset
-from recbole_mm.registry import ModelSpec, resolve
+from recbole_mm.registry import ModelSpec
 from recbole_mm.result import RESULT, RunResult, format_result, record_of
 from recbole_mm.trainer.base import LAST, trainer_class
 
@@ -107,7 +107,7 @@ def run(
 def prepare(config: MMConfig) -> Prepared:
     """Build data, features, loaders and model from a configuration, and audit the split."""
     compat.quiet_warnings()
-    spec = resolve(config["model"])
+    spec = config.spec
     ensure_dataset(config["dataset"], Path(config["data_path"]))
     init_seed(config["seed"], config["reproducibility"])
     dataset = SessionDataset(config)

@@ -268,3 +268,31 @@ def test_known_noise_is_silenced_and_nothing_else() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "something new" in done.stderr
     assert "Series.agg" not in done.stderr
+
+
+def test_bert4rec_survives_a_batch_without_masks() -> None:
+    """A batch of one-item histories whose item is not masked: NaN in RecBole, 0 here."""
+    from recbole.data.transform import construct_transform
+    from recbole.model.sequential_recommender import BERT4Rec
+
+    config = MMConfig("BERT4Rec", "Cellphones", (), {"hidden_size": 8, "inner_size": 8})
+    construct_transform(config)  # names the fields that the model reads
+    dataset = type("Items", (), {"num": lambda self, field: 10})()
+    model = BERT4Rec(config, dataset)
+    seq = torch.zeros(2, config["MAX_ITEM_LIST_LENGTH"], dtype=torch.long)
+    seq[:, 0] = 3
+    none = torch.zeros(2, model.mask_item_length, dtype=torch.long)
+    batch = Interaction(
+        {model.MASK_ITEM_SEQ: seq, model.POS_ITEMS: none, model.NEG_ITEMS: none,
+         model.MASK_INDEX: none}
+    )  # fmt: skip
+    assert bool(torch.isnan(model.calculate_loss(batch)))
+    guarded = compat.loss_function(model)
+    assert guarded is not None
+    loss = guarded(batch)
+    loss.backward()
+    assert loss.item() == 0.0
+    none[0, 0] = 1
+    model.eval()
+    assert guarded(batch).item() == model.calculate_loss(batch).item() > 0
+    assert compat.loss_function(torch.nn.Linear(1, 1)) is None

@@ -165,6 +165,9 @@ class SRIM(MMSequentialRecommender):
                 bool(config["att_bias"]),
                 config["att_dropout"],
             )
+        self.session_maps = nn.ModuleDict()
+        for branch in self.branches if config["session_map"] == "linear" else ():
+            self.session_maps[branch] = nn.Linear(self.size, self.size)
         self.log_scale = nn.Parameter(
             torch.full((len(self.branches),), math.log(self._first_scale())),
             requires_grad=bool(config["logit_scale_learned"]),
@@ -233,9 +236,11 @@ class SRIM(MMSequentialRecommender):
         if self.settings["session_pool"] == "last":
             # Only the last position is read, so only it needs to ask.
             last = layers.last_position(items, lengths)
+            after = last
             if branch in self.attention:
-                last = self.attention[branch](last.unsqueeze(1), items, mask).squeeze(1)
-            return Session(before, last)
+                after = self.attention[branch](last.unsqueeze(1), items, mask).squeeze(1)
+                after = after + last if self.settings["session_residual"] else after
+            return Session(before, after)
         if branch in self.attention:
             return Session(
                 before, layers.masked_mean(self.attention[branch](items, items, mask), mask)
@@ -244,10 +249,19 @@ class SRIM(MMSequentialRecommender):
 
     def _query(self, sessions: Mapping[str, Session]) -> Tensor:
         """Return ``(B, D)``, which multiplied with the candidates gives the scores (eq. 14)."""
-        vectors = torch.stack([session.after for session in sessions.values()], dim=1)
+        mapped = [self._mapped(branch, session.after) for branch, session in sessions.items()]
+        vectors = torch.stack(mapped, dim=1)
         if self.settings["score"] == "cosine":
             vectors = losses.unit(vectors)
         return (vectors * self.log_scale.exp().unsqueeze(1)).flatten(1)
+
+    def _mapped(self, branch: str, session: Tensor) -> Tensor:
+        """Map a session vector ``(B, d)`` out of the space of the items.
+
+        Without the map, eq. 14 compares items with a mixture of items by their inner product, so an
+        item is always close to itself and stands above what follows it; the map can learn otherwise.
+        """
+        return self.session_maps[branch](session) if branch in self.session_maps else session
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the weighted parts named in ``loss_names``, scalars (eq. 16)."""

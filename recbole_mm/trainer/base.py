@@ -169,7 +169,9 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         # RecBole's SINE turns anomaly detection on for everybody when it is imported, and any
         # sequential model of RecBole imports it: about twice the time for a check we make anyway.
         with torch.autograd.set_detect_anomaly(False):
-            total = self._train_epoch(train_data, epoch, show_progress=progress)
+            total = self._train_epoch(
+                train_data, epoch, compat.loss_function(self.model), show_progress=progress
+            )
         self._check_mode()
         self.seconds["train"] += time.perf_counter() - start
         return self._loss_means(total)

@@ -126,7 +126,10 @@ def np_session(branch, inputs, table, weights, config):
                 share = np.exp(logits) / np.exp(logits).sum()
                 mixed[part] = sum(s * v for s, v in zip(share, values, strict=True))
             outputs.append(mixed)
-    return outputs[-1] if config["session_pool"] == "last" else np.mean(outputs, axis=0)
+    if config["session_pool"] == "mean":
+        return np.mean(outputs, axis=0)
+    residual = config["session_residual"] and config["attention"] != "none"
+    return outputs[-1] + vectors[-1] if residual else outputs[-1]
 
 
 def np_scores(model, data, config, rows):
@@ -138,6 +141,9 @@ def np_scores(model, data, config, rows):
         table = np_table(branch, weights, data, config, share)
         for row, inputs in enumerate(rows):
             query = np_session(branch, inputs, table, weights, config)
+            if config["session_map"] == "linear":
+                query = weights[f"session_maps.{branch}.weight"] @ query
+                query = query + weights[f"session_maps.{branch}.bias"]
             for item in range(N_ITEMS):
                 score = query @ table[item]
                 if config["score"] == "cosine":
@@ -150,6 +156,7 @@ def np_scores(model, data, config, rows):
 VARIANTS = [
     {},
     {"session_pool": "mean"},
+    {"session_map": "none", "session_residual": False},
     {"attention": "lin"},
     {"attention": "none", "session_pool": "mean"},
     {"attention": "full", "att_bias": False},
@@ -386,6 +393,8 @@ SWITCHES = {
     "n_layers": [0, 1, 4],
     "attention": ["direct", "lin", "none", "full"],
     "session_pool": ["last", "mean"],
+    "session_map": ["linear", "none"],
+    "session_residual": [True, False],
     "score": ["dot", "cosine"],
     "main_loss": ["ce", "bce_softmax"],
     "align": ["infonce", "paper", "code", "code_slots", "none"],
@@ -478,7 +487,8 @@ def test_the_first_scale(build):
 
 def test_halved_steps_with_the_scale_score_like_whole_steps(build, dataset):
     rows = dataset.test_rows()
-    changes = {"content": "random", "attention": "none"}
+    # A map's bias would not be halved with the vectors.
+    changes = {"content": "random", "attention": "none", "session_map": "none"}
     whole, halved = build(**changes), build(gcn="residual_norm", **changes)
     whole.load_state_dict({**halved.state_dict(), "log_scale": torch.zeros(2)})
     # Items without neighbours alone differ: they are halved as well, but never doubled.
@@ -614,6 +624,7 @@ def test_the_state_holds_weights_only(build):
         "sources.id.weight",
         "sources.content.project.weight",
         "sources.content.missing",
+        *(f"session_maps.{b}.{kind}" for b in ("id", "content") for kind in ("weight", "bias")),
         "attention.id.maps.query.weight",
         "attention.id.maps.query.bias",
         "attention.content.maps.query.weight",
