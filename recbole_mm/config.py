@@ -10,7 +10,6 @@ import copy
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -251,7 +250,8 @@ class MMConfig(Config):
             raise ConfigError(f"RecBole refuses the configuration: {error}") from error
         # RecBole sends ml-100k to the copy in its own wheel; here it lies like any other data set.
         values["data_path"] = str(root / self.dataset)
-        values["feature_path"] = values["feature_path"] or str(self._feature_folder())
+        features = yaml_files.default_feature_path(root / self.dataset, self.dataset)
+        values["feature_path"] = values["feature_path"] or str(features)
         if values["load_col"] is None:
             values["load_col"] = self._columns()
 
@@ -265,14 +265,6 @@ class MMConfig(Config):
         pairwise = getattr(self.model_class, "input_type", None) == InputType.PAIRWISE
         general = values["NATIVE_MODEL_TYPE"] == ModelType.GENERAL
         return bool(pairwise or general or values.get("loss_type") == "BPR")
-
-    def _feature_folder(self) -> Path:
-        """Return the data folder if features can be written there or are there, else a cache."""
-        folder = Path(self.final_config_dict["data_path"])
-        parent = next((p for p in (folder, *folder.absolute().parents) if p.exists()), folder)
-        if os.access(parent, os.W_OK) or any(folder.glob(f"{self.dataset}.*.itememb")):
-            return folder
-        return Path("feature_cache") / self.dataset
 
     def _columns(self) -> dict[str, list[str]]:
         """Return the columns the model needs, per file."""

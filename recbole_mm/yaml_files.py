@@ -5,6 +5,7 @@ Nothing here imports torch or RecBole, so that the command line answers ``--help
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -66,6 +67,16 @@ def default_data_path() -> Path:
     """Return the folder of the data sets: ``./atomic_data`` unless only the clone has one."""
     here, clone = Path("atomic_data"), PACKAGE.parent / "atomic_data"
     return clone if clone.is_dir() and not here.is_dir() else here
+
+
+def default_feature_path(folder: Path, dataset: str) -> Path:
+    """Return where a data set's feature files go: beside the data, or into ``./feature_cache``.
+
+    A folder without any write permission is left alone, even by root, to whom it is open.
+    """
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    writable = os.access(there, os.W_OK) and there.stat().st_mode & 0o222
+    return folder if writable else Path("feature_cache") / dataset
 
 
 def short(file: str | Path) -> str:

@@ -15,7 +15,7 @@ from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.encode.text import BATCH_SIZE, MODALITY, encode_text
 from recbole_mm.errors import EncodeError
 from recbole_mm.prepare import ensure_dataset
-from recbole_mm.yaml_files import default_data_path
+from recbole_mm.yaml_files import default_data_path, default_feature_path
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, Any]) -> in
     args
         ``dataset`` is required. ``data_path`` is the folder above the data set's; ``modality`` is
         ``text`` by default; ``fields`` is a list, or text with commas or blanks between; then
-        ``encoder``, ``batch_size`` and ``out`` (default: the data set's folder). ``from_npy`` and
+        ``encoder``, ``batch_size`` and ``out`` (default: where a run
+        looks, beside the data unless that is read-only). ``from_npy`` and
         ``ids`` import instead of encoding.
     overrides
         Other ``--key=value`` pairs: ``text_encoder``, ``feature_path`` and ``ITEM_ID_FIELD`` mean
@@ -46,7 +47,8 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, Any]) -> in
     """
     _check_overrides(overrides)
     folder = Path(args.data_path or default_data_path()) / args.dataset
-    out = Path(args.out or overrides.get("feature_path") or folder)
+    default = default_feature_path(folder, args.dataset)
+    out = Path(args.out or overrides.get("feature_path") or default)
     modality = args.modality or MODALITY
     if args.from_npy or args.ids:
         path = _import(args, out, modality)

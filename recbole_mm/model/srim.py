@@ -258,8 +258,8 @@ class SRIM(MMSequentialRecommender):
     def _mapped(self, branch: str, session: Tensor) -> Tensor:
         """Map a session vector ``(B, d)`` out of the space of the items.
 
-        Without the map, eq. 14 compares items with a mixture of items by their inner product, so an
-        item is always close to itself and stands above what follows it; the map can learn otherwise.
+        Without the map, eq. 14 takes the inner product of items with a mixture of items, so an item
+        is always close to itself and stands above what follows it; the map can learn otherwise.
         """
         return self.session_maps[branch](session) if branch in self.session_maps else session
 
