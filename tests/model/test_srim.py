@@ -18,7 +18,7 @@ from recbole_mm.model.srim import SRIM
 N_ITEMS = 9
 TRAIN = [[1, 2, 3], [1, 2], [2, 2, 4], [5, 3, 6, 1], [7, 5]]
 TEST = [[3, 4, 8], [6, 2]]
-SMALL = {"embedding_size": 4, "n_heads": 2, "co_samples": 5, "n_neighbors": 3}
+SMALL = {"embedding_size": 4, "n_heads": 2, "n_layers": 2, "co_samples": 5, "n_neighbors": 3}
 
 
 @pytest.fixture
