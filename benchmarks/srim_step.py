@@ -15,6 +15,8 @@ N_ITEMS, N_SESSIONS, MEAN_LENGTH = 9_091, 40_344, 3.05
 N_LAYERS, WIDTH = 4, 100
 BATCHES = (50, 512)
 FORMS = ("sparse", "densified", "one dense")
+# The same step without propagation: what all forms share.
+SHARED = "no propagation"
 
 
 def dense_propagate(kept: bool) -> Any:
@@ -52,7 +54,7 @@ def step(form: str, preset: str, batch: int, repeats: int) -> dict[str, Any]:
 
     from recbole_mm.model import srim
 
-    if form != "sparse":
+    if form in ("densified", "one dense"):
         srim.residual_propagate = dense_propagate(kept=form == "one dense")
     with common.temporary_folder() as folder:
         sessions = common.zipf_sessions(N_ITEMS, N_SESSIONS, MEAN_LENGTH)
@@ -62,7 +64,7 @@ def step(form: str, preset: str, batch: int, repeats: int) -> dict[str, Any]:
             "SRIM",
             "cells",
             preset=preset,
-            n_layers=N_LAYERS,
+            n_layers=0 if form == SHARED else N_LAYERS,
             embedding_size=WIDTH,
             train_batch_size=batch,
         )
@@ -184,14 +186,15 @@ def _report_steps(batch: int) -> None:
         form: common.run_part(
             "step", form=form, preset="official", batch=batch, repeats=9 if form == "sparse" else 3
         )
-        for form in FORMS
+        for form in (*FORMS, SHARED)
     }
     sound = common.run_part("step", form="sparse", preset="sound", batch=batch, repeats=9)
-    base = made["sparse"]["seconds"]
-    rows = [(f"official, {form}", *_columns(made[form], base)) for form in FORMS]
-    rows.append(("sound (default), sparse", *_columns(sound, base)))
+    base, shared = made["sparse"]["seconds"], made[SHARED]["seconds"]
+    rows = [(f"official, {form}", *_columns(made[form], base, shared)) for form in made]
+    rows.append(("sound (default losses), sparse", *_columns(sound, base, shared)))
     print(f"training step, batch {batch}, {made['sparse']['nnz']:,} stored pairs")
-    header = ("preset and form", "seconds", "x official sparse", "peak MiB", "first loss")
+    header = ("preset and form", "CPU seconds", "x official sparse", "propagation alone, x sparse",
+              "peak MiB", "first loss")  # fmt: skip
     common.table(header, rows)
     rows = [
         (name, x["flops"] / x["seconds"] / 1e9, x["limit"], x["seconds"] / x["limit"],
@@ -203,9 +206,13 @@ def _report_steps(batch: int) -> None:
     common.table(header, rows)
 
 
-def _columns(numbers: dict[str, Any], base: float) -> tuple[float, float, float, float]:
+def _columns(
+    numbers: dict[str, Any], base: float, shared: float
+) -> tuple[float, float, float, float, float]:
+    """Return the cells of a row; what all forms share is taken off for the propagation's ratio."""
     time = numbers["seconds"]
-    return time, time / base, numbers["peak_mb"], numbers["loss"]
+    alone = (time - shared) / (base - shared)
+    return time, time / base, alone, numbers["peak_mb"], numbers["loss"]
 
 
 if __name__ == "__main__":

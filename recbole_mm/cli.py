@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,9 @@ _OVERRIDES = "--KEY=VALUE sets any key of properties/keys.yaml or of the model's
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code; errors a user can mend are printed in one line."""
+    if threading.current_thread() is threading.main_thread():
+        # Being asked to end is like Ctrl-C: the last checkpoint is kept, runs of a comparison end.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

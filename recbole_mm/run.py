@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from recbole.data import data_preparation
 from recbole.utils import init_seed
 
@@ -93,7 +94,7 @@ def run(
     ensure_dataset(config["dataset"], Path(config["data_path"]))
     inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
-    with _log_to(folder / LOG, config["state"]):
+    with _alone_in(folder), _log_to(folder / LOG, config["state"]):
         if not resume:
             _write_config(config, folder)
         prepared = prepare(config)
@@ -201,6 +202,18 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> dict[str,
     test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
     return record_of(prepared, trainer, valid, test)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; the system frees the lock of a killed one."""
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise CheckpointError(
+            f"{folder}: another process is running there. Wait for it, or name another run_folder."
+        ) from error
 
 
 class _PlainFormatter(logging.Formatter):

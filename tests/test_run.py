@@ -56,7 +56,7 @@ def test_the_record_on_disk_is_whole_and_unrounded(result: Any) -> None:
     if not record["tied"]:
         assert recomputed["hit@20"] == pytest.approx(record["test"]["hit@20"], abs=1e-12)
         assert recomputed["ndcg@10"] == pytest.approx(record["test"]["ndcg@10"], abs=1e-12)
-    names = {path.name for path in result.folder.iterdir()}
+    names = {path.name for path in result.folder.iterdir() if path.name != ".lock"}
     assert names == {
         "config.yaml",
         "result.json",
@@ -108,18 +108,19 @@ def test_sessions_of_test_never_change_what_is_trained(tmp_path: Path) -> None:
     assert records[0]["fingerprint"]["data"] != records[1]["fingerprint"]["data"]
 
 
-def test_a_run_interrupted_by_ctrl_c_goes_on_to_the_same_result(
-    result: Any, tmp_path: Path
-) -> None:
-    """Two epochs in one go = stopped in the second one + resumed, bit by bit."""
+def test_a_run_that_is_asked_to_end_goes_on_to_the_same_result(result: Any, tmp_path: Path) -> None:
+    """Stopped at any moment and resumed = in one go, bit by bit; nobody else may write there."""
     keys = [f"--{key}={value}" for key, value in SMALL.items()]
     folder = tmp_path / "stopped"
     common = ["--model=SASRec", "--dataset=Cellphones", *keys, f"--run_folder={folder}"]
-    process = start(*common, "--epochs=400", "--stopping_step=400")
+    process = start(*common, "--epochs=9000", "--stopping_step=9000")
     deadline = time.monotonic() + 240
     while not (folder / "last.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    second = start(f"--resume={folder}")
+    _, errors = second.communicate(timeout=240)
+    assert second.returncode == 2 and "another process is running there" in errors
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert f"--resume={folder}" in errors and "Traceback" not in errors
@@ -129,7 +130,7 @@ def test_a_run_interrupted_by_ctrl_c_goes_on_to_the_same_result(
     shown, errors = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, errors
     straight = run("SASRec", "Cellphones", (),
-                   {**SMALL, "epochs": total, "stopping_step": 400,
+                   {**SMALL, "epochs": total, "stopping_step": 9000,
                     "run_folder": str(tmp_path / "straight")})  # fmt: skip
     record = json.loads((folder / "result.json").read_text())
     for key in ("test", "valid", "ranks", "history", "best_epoch"):
