@@ -23,8 +23,9 @@ from recbole_mm.evaluation.results import last_error, read_result
 logger = logging.getLogger(__name__)
 
 _POLL = 0.1  # seconds
-# How long a process may take to end by itself, then to end after it was interrupted.
-_PATIENCE = ((2, signal.SIGINT), (60, signal.SIGTERM))
+# How long a process may take to end by itself, then after it was asked to. A run takes SIGTERM for
+# Ctrl-C; SIGINT itself is ignored by what a shell has put into the background.
+_PATIENCE = ((2, signal.SIGTERM), (60, signal.SIGKILL))
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,8 @@ def test_a_real_comparison_is_run_kept_resumed_and_written_again(data, tmp_path,
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == text
 
 
-def test_ctrl_c_interrupts_the_runs(data, tmp_path):
-    """In a process of its own: the comparison is interrupted while a run trains."""
+def test_asking_a_comparison_to_end_interrupts_its_runs(data, tmp_path):
+    """In a process of its own, as by Ctrl-C; but SIGINT may be ignored where the tests run."""
     keys = {**SMALL, "epochs": 100_000, "stopping_step": 100_000, "data_path": str(data)}
     process = subprocess.Popen(
         [
@@ -158,8 +158,8 @@ def test_ctrl_c_interrupts_the_runs(data, tmp_path):
     )
     while not list(tmp_path.glob("runs/*/last.safetensors")) and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     log = next(tmp_path.glob("logs/*.log")).read_text(encoding="utf-8")
     assert "--resume=" in log
