@@ -42,13 +42,13 @@ class MMSequentialRecommender(SequentialRecommender):
 
     def item_tables(self) -> Mapping[str, Tensor]:
         """Return what depends on items alone; ``"candidates"`` is ``(n_items, D)``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has to define item_tables()")
 
     def encode(
         self, item_seq: Tensor, item_seq_len: Tensor, tables: Mapping[str, Tensor]
     ) -> Tensor:
         """Return query vectors ``(B, D)`` of sessions ``(B, T)`` with lengths ``(B,)``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has to define encode()")
 
     def feature(self, modality: str) -> tuple[Tensor, Tensor]:
         """Return a modality's features ``(n_items, d)`` and mask ``(n_items,)``.
