@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 
 from recbole_mm.errors import ConfigError
 
-SOURCES = ("ml-100k", "synthetic", "tabular")
+SOURCES = ("ml-100k", "synthetic", "tabular", "amazon", "amazon-m2")
 DEFAULT_OUT = "./atomic_data"
 # Options that only some sources know.
 _ONLY_FOR = {
     "gap_minutes": ("ml-100k", "tabular"),
-    "seed": ("synthetic",),
-    "dataset": ("tabular",),
+    "seed": ("synthetic", "amazon-m2"),
+    "dataset": ("tabular", "amazon"),
     "inter": ("tabular",),
     "session_col": ("tabular",),
     "user_col": ("tabular",),
@@ -23,13 +23,22 @@ _ONLY_FOR = {
     "time_col": ("tabular",),
     "items": ("tabular",),
     "items_item_col": ("tabular",),
-    "text_cols": ("tabular",),
+    "text_cols": ("tabular", "amazon"),
     "price_col": ("tabular",),
-    "min_session": ("tabular",),
-    "min_item": ("tabular",),
+    "min_session": ("tabular", "amazon"),
+    "min_item": ("tabular", "amazon"),
     "timestamps": ("tabular",),
     "source_note": ("tabular",),
     "licence": ("tabular",),
+    "raw": ("amazon", "amazon-m2"),
+    **dict.fromkeys(("preset", "year", "reviews", "meta", "cache"), ("amazon",)),
+    **dict.fromkeys(("sequences", "session_gap", "repeats", "require", "core"), ("amazon",)),
+    **dict.fromkeys(("locales", "phase", "valid_share"), ("amazon-m2",)),
+}
+# What to type after a source; {0} is the data set, {1} the folder.
+_NEXT = {
+    "amazon": "recbole-mm encode --dataset={0} --data_path={1}",
+    "amazon-m2": "recbole-mm encode --dataset={0} --data_path={1} --recipe=alterrec",
 }
 
 
@@ -69,8 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ml-100k, tabular with --user_col: a longer pause opens a new session (default 10, "
         "tabular 30)",
     )
-    add("--seed", type=int, help="synthetic: seed of items and sessions (default 2020)")
+    add(
+        "--seed",
+        type=int,
+        help="synthetic: seed of items and sessions; amazon-m2: seed of the validation part "
+        "(default 2020)",
+    )
     _add_table_arguments(parser.add_argument_group("tabular"))
+    _add_amazon_arguments(parser.add_argument_group("amazon, amazon-m2"))
 
 
 def _add_table_arguments(group: Any) -> None:
@@ -93,6 +108,29 @@ def _add_table_arguments(group: Any) -> None:
     add("--licence", metavar="TEXT", help="their licence, for dataset.json")
 
 
+def _add_amazon_arguments(group: Any) -> None:
+    """Add the options of ``prepare amazon`` and ``prepare amazon-m2``.
+
+    ``amazon`` shares --dataset, --text_cols, --min_session and --min_item with ``tabular``.
+    """
+    add = group.add_argument
+    add("--raw", metavar="FOLDER", help="raw files (default ./amazon_raw, ./amazon_m2_raw)")
+    add("--preset", metavar="NAME", help="Cellphones, Grocery, Sports, Scientific, Pantry, ...")
+    add("--year", type=int, metavar="2014|2018", help="release of your own files (default 2018)")
+    add("--reviews", metavar="FILE", help="reviews, JSON lines, packed or not")
+    add("--meta", metavar="FILE", help="metadata of the items")
+    add("--cache", metavar="FOLDER", help="what was read already (default <out>/.amazon_cache)")
+    truth = {"nargs": "?", "const": True, "type": _truth, "metavar": "true|false"}
+    add("--sequences", help="one sequence per user", **truth)
+    add("--session_gap", type=int, metavar="DAYS", help="or sessions: longest pause; 0: one day")
+    add("--repeats", metavar="keep|first", help="a user's later reviews of an item (default keep)")
+    add("--require", metavar="A,B", help="columns an item must have, or row for any metadata")
+    add("--core", type=int, help="fewest reviews of a user and of an item (default 5)")
+    add("--locales", metavar="ES,FR", help="amazon-m2: shops (default ES,FR,IT; also DE, JP, UK)")
+    add("--phase", type=int, metavar="1|2", help="amazon-m2: test sessions of which phase (2)")
+    add("--valid_share", type=float, help="amazon-m2: share drawn for validation (default 0.1)")
+
+
 def prepare_command(args: argparse.Namespace) -> int:
     """Prepare a data set as the command line says, print where it stands, and return 0.
 
@@ -111,32 +149,44 @@ def prepare_command(args: argparse.Namespace) -> int:
     """
     settings = _settings(args)
     _check_source(settings)
-    folder = _prepare(settings)
+    folders = _prepare(settings)
     from recbole_mm.data.card import load_dataset_card
 
-    card = load_dataset_card(folder)
-    print(f"{card.name} written to {folder}")
-    for key, value in card.report.items():
-        print(f"  {key}: {value}")
+    for folder in folders:
+        card = load_dataset_card(folder)
+        print(f"{card.name} written to {folder}")
+        for key, value in card.report.items():
+            print(f"  {key}: {value}")
+        if settings.source in _NEXT:
+            print("  next: " + _NEXT[settings.source].format(card.name, folder.parent))
     return 0
 
 
-def _prepare(settings: argparse.Namespace) -> Path:
-    """Call the source."""
+def _prepare(settings: argparse.Namespace) -> list[Path]:
+    """Call the source and return the folders it wrote."""
     out = settings.out or DEFAULT_OUT
     more = {"out": out, "force": settings.force}
     if settings.source == "synthetic":
         from recbole_mm.prepare.synthetic import SEED, prepare_synthetic
 
-        return prepare_synthetic(seed=SEED if settings.seed is None else settings.seed, **more)
+        return [prepare_synthetic(seed=SEED if settings.seed is None else settings.seed, **more)]
     if settings.source == "ml-100k":
         from recbole_mm.prepare.movielens import GAP_MINUTES, prepare_movielens
 
         gap = GAP_MINUTES if settings.gap_minutes is None else settings.gap_minutes
-        return prepare_movielens(gap_minutes=gap, **more)
+        return [prepare_movielens(gap_minutes=gap, **more)]
+    if settings.source == "amazon":
+        from recbole_mm.prepare.amazon import prepare_amazon
+        from recbole_mm.prepare.amazon_presets import AmazonOptions
+
+        return [prepare_amazon(AmazonOptions.from_settings(vars(settings)), **more)]
+    if settings.source == "amazon-m2":
+        from recbole_mm.prepare.amazon_m2 import M2Options, prepare_amazon_m2
+
+        return prepare_amazon_m2(M2Options.from_settings(vars(settings)), **more)
     from recbole_mm.prepare.tabular import TableOptions, prepare_tabular
 
-    return prepare_tabular(TableOptions.from_settings(vars(settings)), **more)
+    return [prepare_tabular(TableOptions.from_settings(vars(settings)), **more)]
 
 
 def _settings(args: argparse.Namespace) -> argparse.Namespace:
@@ -153,7 +203,7 @@ def _settings(args: argparse.Namespace) -> argparse.Namespace:
     settings = parser.parse_args([args.source, *(f"--{k}={v}" for k, v in options.items())])
     for key, value in vars(args).items():
         name = "out" if key == "data_path" else key
-        if name in vars(settings) and value not in (None, False):
+        if name in vars(settings) and value is not None and value is not False:  # 0 is a value
             setattr(settings, name, value)
     return settings
 

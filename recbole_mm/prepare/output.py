@@ -9,6 +9,7 @@ import pandas as pd
 
 from recbole_mm.data.atomic import write_atomic
 from recbole_mm.data.card import DatasetCard
+from recbole_mm.data.given import split_path, write_parts
 from recbole_mm.errors import DataError
 
 
@@ -24,7 +25,8 @@ def refuse_overwriting(folder: Path, name: str, force: bool) -> None:
     force
         Allow overwriting.
     """
-    present = [path.name for path in _files(folder, name) if path.exists()]
+    paths = [*_files(folder, name), split_path(folder, name)]
+    present = [path.name for path in paths if path.exists()]
     if present and not force:
         raise DataError(
             f"{folder}: {', '.join(present)} exist(s) already and would be overwritten. Choose "
@@ -42,6 +44,7 @@ def write_dataset(
     card: DatasetCard,
     inter: tuple[pd.DataFrame, Mapping[str, str]],
     item: tuple[pd.DataFrame, Mapping[str, str]] | None,
+    split: pd.DataFrame | None = None,
 ) -> Path:
     """Write the files of a data set, each of them whole or not at all, and return ``folder``.
 
@@ -54,10 +57,16 @@ def write_dataset(
     inter, item
         Table and ``{column: type}`` of the ``.inter`` and the ``.item`` file. Without an item
         table no ``.item`` is written.
+    split
+        ``session_id`` and ``part`` of every session, for data that come with their own split.
     """
     write_atomic(folder / f"{card.name}.inter", *inter)
     if item is not None:
         write_atomic(folder / f"{card.name}.item", *item)
+    if split is not None:
+        write_parts(split_path(folder, card.name), split)
+    else:
+        split_path(folder, card.name).unlink(missing_ok=True)  # of what was overwritten
     card.save(folder)
     return folder
 
