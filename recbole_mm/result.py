@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from recbole_mm import __version__
-from recbole_mm.evaluation.ranking import gains
+from recbole_mm.evaluation.parts import CROSS_ENTROPY
+from recbole_mm.evaluation.ranking import from_ranks, gains
+from recbole_mm.evaluation.results import feature_source
 from recbole_mm.evaluation.significance import interval
 from recbole_mm.evaluation.slices import slice_metrics
 from recbole_mm.files import atomic_write
@@ -77,8 +79,15 @@ def record_of(prepared: Prepared, trainer: MMTrainerMixin, valid: Any, test: Any
         **_identity(prepared),
         "valid": valid,
         "test": test,
-        "slices": slice_metrics(trainer.ranks, prepared.dataset, config["topk"], config["metrics"]),
-        "epochs_run": len(trainer.history),
+        "slices": slice_metrics(
+            trainer.ranks,
+            prepared.dataset,
+            config["topk"],
+            from_ranks(config["metrics"]),
+            popularity=config["popularity_groups"],
+        ),
+        # Epoch 0, if it is there, is the untrained model.
+        "epochs_run": sum(record["epoch"] > 0 for record in trainer.history),
         "best_epoch": trainer.best_epoch + 1,
         "seconds": dict(trainer.seconds),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -147,13 +156,15 @@ def format_result(result: RunResult) -> str:
     """Return the result as text: metrics on validation and test, and what they rest on."""
     record = result.record
     marks = "".join(f" [{mark}]" for mark in ("SYNTHETIC", "LEAKY") if record[mark.lower()])
+    if (source := feature_source(record)) != "real":
+        marks += f" [{source.upper()} FEATURES]"
     counts = record["counts"]
     lines = [f"{record['model']} ({record['preset']}) on {record['dataset']}{marks}", ""]
     lines += [f"{'':<10}{'valid':>10}{'test':>10}   95 % interval of test"]
     for name, value in record["test"].items():
-        low, high = _test_interval(record, name)
         valid = record["valid"][name]
-        lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {low:.4f} to {high:.4f}"]
+        lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {_test_interval(record, name)}"]
+    lines += _shown_parts(record) + _shown_diagnostics(record)
     seconds = record["seconds"]
     lines += [
         "",
@@ -168,8 +179,37 @@ def format_result(result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def _test_interval(record: dict[str, Any], name: str) -> tuple[float, float]:
+def _shown_parts(record: dict[str, Any]) -> list[str]:
+    """Return the metric that chose the epoch for each part and variant of the score."""
+    metric = str(record["config"]["valid_metric"]).lower()
+    lines = []
+    for kind in ("parts", "variants"):
+        found = record.get(kind, {})
+        if not any(metric in values for values in found.get("test", {}).values()):
+            continue
+        wide = max(len(name) for name in (kind, *found["test"])) + 2
+        lines += ["", f"{kind:<{wide}}{metric:>10}{metric:>10}{'ce':>10}{'ce':>10}"]
+        lines += [" " * wide + f"{'valid':>10}{'test':>10}" * 2]
+        for name, test in found["test"].items():
+            both = (found["valid"][name], test)
+            cells = [values[key] for key in (metric, CROSS_ENTROPY) for values in both]
+            lines.append(f"{name:<{wide}}" + "".join(f"{cell:>10.4f}" for cell in cells))
+    return lines
+
+
+def _shown_diagnostics(record: dict[str, Any]) -> list[str]:
+    """Return the model's diagnostics, one per line."""
+    found = record.get("diagnostics", {})
+    wide = max(map(len, found), default=0)
+    lines = [f"{name:<{wide}}  {value:>12.6g}" for name, value in found.items()]
+    return ["", "diagnostics", *lines] if lines else []
+
+
+def _test_interval(record: dict[str, Any], name: str) -> str:
     """Return the 95 % interval of a test metric over sessions, by bootstrap."""
     metric, _, cut = name.partition("@")
+    if not from_ranks([metric]):
+        return "-"
     values = gains(np.array(record["ranks"]["rank"]), metric, int(cut))
-    return interval(values, record["ranks"]["session"])
+    low, high = interval(values, record["ranks"]["session"])
+    return f"{low:.4f} to {high:.4f}"

@@ -25,6 +25,7 @@ from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.session_dataset import SessionDataset, inter_file
 from recbole_mm.encode import ensure_features, locate
 from recbole_mm.errors import CheckpointError, ConfigError
+from recbole_mm.evaluation.studies import after_training
 from recbole_mm.files import atomic_write
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.registry import ModelSpec
@@ -146,8 +147,9 @@ def load_features(
     tokens = dataset.field2id_token[dataset.iid_field]
     folders = {modality: locate(config, modality).parent for modality in modalities}
     return ItemFeatures.load(
-        folders, config["dataset"], tokens, modalities, missing=config["missing_features"]
-    )
+        folders, config["dataset"], tokens, modalities, missing=config["missing_features"],
+        source=config["feature_source"], seed=config["seed"],
+    )  # fmt: skip
 
 
 def run_folder(config: MMConfig) -> Path:
@@ -191,7 +193,7 @@ def _write_config(config: MMConfig, folder: Path) -> None:
 
 
 def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> dict[str, Any]:
-    """Fit, test once with the best weights of validation, and return the record."""
+    """Fit, test once with the best weights of validation, study, and return the record."""
     config, model = prepared.config, prepared.model
     trainer = trainer_class(prepared.spec, config.model_class)(config, model)
     if resume:
@@ -201,7 +203,10 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> dict[str,
     start = time.perf_counter()
     test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
-    return record_of(prepared, trainer, valid, test)
+    record = record_of(prepared, trainer, valid, test)
+    record |= after_training(prepared, trainer, folder)
+    record["seconds"] |= trainer.seconds
+    return record
 
 
 @contextmanager

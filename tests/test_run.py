@@ -61,6 +61,8 @@ def test_the_record_on_disk_is_whole_and_unrounded(result: Any) -> None:
         "config.yaml",
         "result.json",
         "run.log",
+        "curves.csv",
+        "curves.png",
         "best.safetensors",
         "last.safetensors",
     }
@@ -139,6 +141,8 @@ def test_a_run_that_is_asked_to_end_goes_on_to_the_same_result(result: Any, tmp_
     )
     for key in ("test", "valid", "ranks", "history", "best_epoch"):
         assert record[key] == straight[key], key
+    curves = [(path / "curves.csv").read_text() for path in (folder, tmp_path / "straight")]
+    assert curves[0] == curves[1] and len(curves[0].splitlines()) == 1 + total
 
 
 def test_resume_refuses_other_settings_and_empty_folders(result: Any, tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ class RankCollector:
         return sum(int((equal > 0).sum()) for equal in self._equal)
 
 
+# Metrics that follow from the rank of a row's one target.
+_FROM_RANKS = ("hit", "recall", "precision", "mrr", "ndcg")
+
+
+def from_ranks(metrics: Iterable[str]) -> list[str]:
+    """Return those of RecBole's metrics that follow from ranks; coverage and the like do not."""
+    return [metric for metric in metrics if metric.lower() in _FROM_RANKS]
+
+
 def gains(ranks: np.ndarray, metric: str, cut: int) -> np.ndarray:
     r"""Return what each row with one target contributes to a metric, ``(n,)``.
 

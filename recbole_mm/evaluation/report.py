@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,10 @@ from recbole_mm.evaluation.significance import Difference, holm, interval, paire
 from recbole_mm.files import atomic_write
 
 TABLE, CSV = "table.md", "table.csv"
-_PROTOCOL = ("split_by", "split_ratio", "eval_targets", "cold_targets", "MAX_ITEM_LIST_LENGTH")
+_PROTOCOL = (
+    "split_by", "split_ratio", "eval_targets", "cold_targets", "candidates", "MAX_ITEM_LIST_LENGTH"
+)  # fmt: skip
+_DIVISIONS = ("target", "popularity", "history")
 _PACKAGES = ("recbole_mm", "recbole", "torch")
 
 
@@ -54,7 +58,7 @@ def markdown(rows: Sequence[Row], baseline: str | None) -> str:
     done = [row for row in rows if row.records]
     parts = [_caption(done)]
     if done:
-        parts += [_main_table(done), _paired_table(done, baseline), _slice_table(done)]
+        parts += [_main_table(done), _paired_table(done, baseline), _slice_table(done, baseline)]
     parts += [_failures(rows), _commands(rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -169,20 +173,69 @@ def _paired_table(rows: Sequence[Row], baseline: str | None) -> str:
     return f"## Paired comparison\n\n{note}\n\n{_table(head, lines)}"
 
 
-def _slice_table(rows: Sequence[Row]) -> str:
-    """Show the main metric for cold and seen targets and by length of the history."""
+def _slice_table(rows: Sequence[Row], baseline: str | None) -> str:
+    """Show the main metric for groups of rows by target and by length of the history."""
     main = main_metric(rows)
-    divisions = rows[0].records[0].get("slices", {})
-    columns = [(d, g) for d, groups in divisions.items() for g in groups]
-    columns = [(d, g) for d, g in columns if main in divisions[d][g]]
-    if not columns:
+    groups = _groups(rows, main)
+    if not groups:
         return ""
-    head = ["model"] + [f"{d} {g} (n={divisions[d][g]['n']})" for d, g in columns]
+    head = ["model", *(f"{d} {g} (n={n})" for (d, g), n in groups.items())]
     lines = [
-        [row.label] + [_spread(row.values("slices", d, g, main)) for d, g in columns]
-        for row in rows
+        [row.label, *(_spread(row.values("slices", *g, main)) for g in groups)] for row in rows
     ]
-    return f"## {main} of parts of the test rows\n\n{_table(head, lines)}"
+    note = (
+        "popularity: clicks on the target in the training sessions, each counted once. history: "
+        "items of the session that the model was given."
+    )
+    change = _change_table(
+        rows, baseline, main, [pair for pair in groups if pair[0] == "popularity"]
+    )
+    return f"## {main} of parts of the test rows\n\n{note}\n\n{_table(head, lines)}{change}"
+
+
+def _groups(rows: Sequence[Row], main: str) -> dict[tuple[str, str], int]:
+    """Return division and name of all groups that have the metric in any run, with their rows."""
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        for record in row.records:
+            for division, groups in record.get("slices", {}).items():
+                sizes = {name: group["n"] for name, group in groups.items() if main in group}
+                found.setdefault(division, {}).update(sizes)
+    return {
+        (division, name): found[division][name]
+        for division in sorted(found, key=lambda d: _DIVISIONS.index(d) if d in _DIVISIONS else 99)
+        for name in sorted(found[division], key=_first_number)
+    }
+
+
+def _first_number(group: str) -> int:
+    """Return where a group begins: 31 for ``31-60``."""
+    number = re.search(r"\d+", group)
+    return int(number.group()) if number else 0
+
+
+def _change_table(
+    rows: Sequence[Row], baseline: str | None, main: str, groups: Sequence[tuple[str, str]]
+) -> str:
+    """Show how far each row lies above the baseline in each group, in per cent of the baseline."""
+    against = next((row for row in rows if row.label == baseline), None)
+    others = [row for row in rows if row is not against]
+    if against is None or not others or not groups:
+        return ""
+    path = {group: ("slices", *group, main) for group in groups}
+    base = {group: float(against.values(*path[group]).mean()) for group in groups}
+    lines = [
+        [row.label, *(_percent(float(row.values(*path[g]).mean()), base[g]) for g in groups)]
+        for row in others
+    ]
+    head = [f"against {baseline}, %", *(f"{division} {name}" for division, name in groups)]
+    return f"\n\n{_table(head, lines)}"
+
+
+def _percent(value: float, base: float) -> str:
+    """Write a change in per cent of ``base``; there is none where ``base`` is 0 or not known."""
+    change = 100 * (value / base - 1) if base > 0 else np.nan
+    return "-" if np.isnan(change) else f"{change:+.1f}"
 
 
 def _failures(rows: Sequence[Row]) -> str:
@@ -200,8 +253,10 @@ def _commands(rows: Sequence[Row]) -> str:
 
 
 def _spread(values: np.ndarray) -> str:
-    """Write mean ± standard deviation; one value has no spread."""
+    """Write mean ± standard deviation; one value has no spread, a missing one is a dash."""
     mean, deviation = _moments(values)
+    if np.isnan(mean):
+        return "-"
     return f"{mean:.4f}" if deviation == "" else f"{mean:.4f} ± {deviation:.4f}"
 
 

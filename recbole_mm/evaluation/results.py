@@ -61,10 +61,17 @@ class Row:
 
     @property
     def marks(self) -> str:
-        """``LEAKY`` and ``SYNTHETIC``, as far as they are true of a run."""
+        """``LEAKY``, ``SYNTHETIC``, and ``RANDOM`` or ``SHUFFLED`` features, if true of a run."""
         names = ("leaky", "synthetic")
         found = [name.upper() for name in names if any(r[name] for r in self.records)]
-        return " ".join(found)
+        sources = {feature_source(record) for record in self.records} - {"real"}
+        return " ".join([*found, *(f"{source.upper()} FEATURES" for source in sorted(sources))])
+
+
+def feature_source(record: Record) -> str:
+    """Return what the item vectors of a run were; ``real`` also for a run that used none."""
+    used = record["fingerprint"]["features"]
+    return str(record["config"].get("feature_source", "real")) if used else "real"
 
 
 def _at(record: Record, path: Sequence[str]) -> float:

@@ -1,8 +1,8 @@
-"""Metrics of parts of the test rows: cold and seen targets, short and long histories."""
+"""Metrics of parts of the test rows: cold, rare and popular targets, short and long histories."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
 
 # Number of history items, from and up to.
+# It is the length of the session before the target, too, as far as MAX_ITEM_LIST_LENGTH lets it in.
 HISTORY = {"1": (1, 1), "2": (2, 2), "3-5": (3, 5), "6+": (6, np.inf)}
+# Upper ends of the groups by clicks on the target in training (AlterRec's figure 6 has the first).
+POPULARITY = (30, 60, 90)
 Slices = dict[str, dict[str, dict[str, float]]]
 
 
@@ -24,6 +27,33 @@ def target_groups(target_counts: np.ndarray) -> dict[str, np.ndarray]:
     """
     cold = np.asarray(target_counts) == 0
     return {"seen": ~cold, "cold": cold}
+
+
+def popularity_groups(
+    target_counts: np.ndarray, bounds: Sequence[int] = POPULARITY
+) -> dict[str, np.ndarray]:
+    """Divide rows by how often their target was clicked in training.
+
+    Parameters
+    ----------
+    target_counts
+        ``(n,)`` clicks on the target of each row in the training sessions. Every click counts
+        once, not once per prefix that holds it: prefixes repeat the early clicks of a session.
+    bounds
+        Upper ends of the groups, from 1, in any order.
+
+    Returns
+    -------
+    dict
+        Masks ``(n,)``; for ``[30, 60]`` they are called ``0``, ``1-30``, ``31-60`` and ``>60``.
+    """
+    counts = np.asarray(target_counts)
+    ends = [0, *sorted(set(bounds))]
+    groups = {"0": counts == 0}
+    for below, end in zip(ends[:-1], ends[1:], strict=True):
+        name = f"{below + 1}-{end}" if end > below + 1 else str(end)
+        groups[name] = (below < counts) & (counts <= end)
+    return {**groups, f">{ends[-1]}": counts > ends[-1]}
 
 
 def history_groups(lengths: np.ndarray) -> dict[str, np.ndarray]:
@@ -37,8 +67,9 @@ def group_metrics(
     groups: Mapping[str, np.ndarray],
     topk: Iterable[int],
     metrics: Iterable[str],
+    sessions: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Compute the metrics of each group of rows, with its size ``n``.
+    """Compute the metrics of each group of rows, with its number of rows ``n``.
 
     The groups of a division hold each row once, so that the mean of their metrics weighted by
     ``n`` is the metric of all rows. A group without rows has ``n`` only.
@@ -51,12 +82,17 @@ def group_metrics(
         Masks ``(n,)`` by name.
     topk, metrics
         As in :func:`recbole_mm.evaluation.ranking.metrics_from_ranks`.
+    sessions
+        ``(n,)`` session of each row; if given, the number of ``sessions`` is added to each group.
     """
     topk, metrics = list(topk), list(metrics)
     result: dict[str, dict[str, float]] = {}
     for name, mask in groups.items():
+        sizes = {"n": int(mask.sum())}
+        if sessions is not None:
+            sizes["sessions"] = len(np.unique(sessions[mask]))
         found = metrics_from_ranks(ranks[mask], topk, metrics) if mask.any() else {}
-        result[name] = {"n": int(mask.sum()), **found}
+        result[name] = {**sizes, **found}
     return result
 
 
@@ -66,19 +102,28 @@ def slice_metrics(
     topk: Iterable[int],
     metrics: Iterable[str],
     part: str = "test",
+    popularity: Sequence[int] = POPULARITY,
 ) -> Slices:
     """Compute the metrics of every division of a part's rows.
 
     Returns
     -------
     dict
-        ``{"target": {"seen": {...}, "cold": {...}}, "history": {"1": ..., "2": ..., "3-5": ...,
-        "6+": ...}}``, each with ``n`` and the metrics.
+        ``{"target": {"seen": {...}, "cold": {...}}, "popularity": {"0": ..., "1-30": ..., ...},
+        "history": {"1": ..., "2": ..., "3-5": ..., "6+": ...}}``, each with ``n`` and the metrics;
+        also with ``sessions`` where a session has several rows.
     """
     topk, metrics = list(topk), list(metrics)
     rows = dataset.rows(part)
+    counts = dataset.train_counts[rows.target]
     divisions = {
-        "target": target_groups(dataset.train_counts[rows.target]),
+        "target": target_groups(counts),
+        "popularity": popularity_groups(counts, popularity),
         "history": history_groups(rows.length),
     }
-    return {name: group_metrics(ranks, groups, topk, metrics) for name, groups in divisions.items()}
+    several = len(np.unique(rows.session)) < len(rows.session)
+    sessions = rows.session if several else None
+    return {
+        name: group_metrics(ranks, groups, topk, metrics, sessions)
+        for name, groups in divisions.items()
+    }

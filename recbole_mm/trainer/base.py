@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from recbole_mm import compat
 from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.evaluation.ranking import RankCollector
+from recbole_mm.trainer.evaluating import EvaluationMixin
 from recbole_mm.trainer.state import BEST, LAST, CheckpointMixin
 
 __all__ = ["BEST", "LAST", "MMTrainerMixin", "trainer_class"]
@@ -30,7 +31,7 @@ __all__ = ["BEST", "LAST", "MMTrainerMixin", "trainer_class"]
 logger = logging.getLogger(__name__)
 
 
-class MMTrainerMixin(CheckpointMixin, Trainer):
+class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
     """Training, validation and checkpoints over any RecBole trainer that keeps RecBole's ``fit``.
 
     Composed as ``type("SASRecRun", (MMTrainerMixin, Trainer), {})``, see :func:`trainer_class`.
@@ -39,7 +40,7 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
     ----------
     config
         RecBole's configuration. Read here: ``run_folder`` (``checkpoint_dir`` if empty),
-        ``tensorboard``, and what RecBole's trainer reads.
+        ``tensorboard``, ``part_metrics``, and what RecBole's trainer reads.
     model
         The model. Optional members used: ``start_epoch(epoch)``, called before each epoch with
         its number counted from 0; ``loss_names``, names of the parts that ``calculate_loss``
@@ -53,11 +54,14 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         Number of those targets that share their score with another candidate.
     history
         One dictionary per epoch: ``epoch`` (from 1, as in messages), ``loss`` (mean per batch, by
-        part) and, if it was validated, ``valid``.
+        part) and, if it was validated, ``valid``. With ``part_metrics: epoch`` also ``parts``, and
+        epoch 0, the untrained model. A trainer may add plain values in `_track`; ``branch`` shades
+        the curves of the run.
     best_epoch
         Epoch of ``best.safetensors``, counted from 0; -1 before the first.
     seconds
-        Time spent so far in ``train`` and in validation (``eval``), over resumed parts too.
+        Time spent so far in ``train``, in validation (``eval``) and, where there are any, in
+        ``studies`` of the score's parts, over resumed parts too.
     stopped
         True once early stopping ended the training.
     """
@@ -119,6 +123,7 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
             The resumed checkpoint belongs to other data.
         """
         self._begin(train_data)
+        self._validate_untrained(valid_data)
         progress = show_progress and sys.stderr.isatty()
         try:
             for epoch in range(self.start_epoch, self.epochs):
@@ -155,6 +160,7 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         if validates and (epoch + 1) % self.eval_step == 0:
             score, improved = self._validate(valid, epoch, record, progress)
             logger.log(level, self._validation_line(epoch, record["valid"]))
+            self._add_parts(valid, record)
         self._track(epoch, record)
         if saved:
             self._save(epoch, best=improved)
@@ -215,7 +221,10 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
         return f"epoch {epoch + 1}: validation {_numbers(result)} ({state})"
 
     def _track(self, epoch: int, record: dict[str, Any]) -> None:
-        """Hand an epoch's numbers to TensorBoard and W&B where they are turned on."""
+        """Hand an epoch's numbers to TensorBoard and W&B where they are turned on.
+
+        Comes before the checkpoint: what a trainer adds to the record here is stored with it.
+        """
         self.wandblogger.log_metrics({"epoch": epoch, **record["loss"]}, head="train")
         if "valid" in record:
             self.wandblogger.log_metrics({"epoch": epoch, **record["valid"]}, head="valid")
@@ -256,60 +265,6 @@ class MMTrainerMixin(CheckpointMixin, Trainer):
                 f"batch {self._batch}: dropout would be off. Expected model.training to be True "
                 "in every training batch; a call of eval() in the model lacks its train()."
             )
-
-    def evaluate(
-        self,
-        eval_data: Any,
-        load_best_model: bool = True,
-        model_file: str | Path | None = None,
-        show_progress: bool = False,
-    ) -> dict[str, float] | None:
-        """Evaluate with RecBole's evaluator and fill ``self.ranks``.
-
-        Parameters are RecBole's: ``load_best_model`` loads ``best.safetensors`` of the run before,
-        or ``model_file``, another checkpoint of the same model and items.
-
-        Raises
-        ------
-        CheckpointError
-            The checkpoint is damaged or belongs to another model or other items.
-        TrainingError
-            A score is NaN or +inf: sorting would put such items first.
-        """
-        if not eval_data:
-            return None
-        if load_best_model:
-            self.load_model(model_file or self.saved_model_file, eval_data)
-        self._ranks = RankCollector()
-        result = super().evaluate(
-            eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty()
-        )
-        self.ranks, self.tied = self._ranks.ranks(), self._ranks.tied()
-        if load_best_model and self.tied:
-            logger.warning(
-                f"{self.tied} of {len(self.ranks)} targets share their score with other items; "
-                "RecBole's metrics put such items in any order, the ranks at their mean position"
-            )
-        return {name: float(value) for name, value in result.items()}
-
-    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
-        return self._observe(super()._full_sort_batch_eval(batched_data))
-
-    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
-        return self._observe(super()._neg_sample_batch_eval(batched_data))
-
-    def _observe(self, batch: Any) -> Any:
-        """Check the scores of a batch and keep the ranks of its targets."""
-        _, scores, positive_u, positive_i = batch
-        if bool(scores.max() < torch.inf):  # False for NaN, too
-            self._ranks.add(scores, positive_u, positive_i)
-            return batch
-        raise TrainingError(
-            f"{type(self.model).__name__} gave {int(torch.isnan(scores).sum())} NaN and "
-            f"{int(torch.isposinf(scores).sum())} infinite scores in evaluation batch "
-            f"{self._ranks.batches + 1}. Sorting would rank them first, so no metric is computed. "
-            "Look for a division by zero or a logarithm of zero in full_sort_predict."
-        )
 
 
 def trainer_class(spec: Any, model_class: type) -> type:

@@ -218,3 +218,51 @@ def test_the_parts_of_the_test_rows_are_shown(tmp_path):
     text = table(tmp_path).split("of parts of the test rows")[1]
     assert f"target seen (n={N})" in text and "cold" not in text
     assert cells(text, "SASRec")[1] == f"{found['test']['ndcg@20']:.4f}"
+
+
+def with_groups(found, **values):
+    """Give a record popularity groups with these NDCG@20."""
+    groups = {name.replace("_", "-"): {"n": 50, "ndcg@20": v} for name, v in values.items()}
+    # JSON files hold their keys in the order of the alphabet.
+    found["slices"]["popularity"] = {name: groups[name] for name in sorted(groups)}
+    return found
+
+
+def renamed(values):
+    names = {"none": "0", "few": "1-5", "some": "6-10", "many": "11-100", "most": ">100"}
+    return {names[name]: value for name, value in values.items()}
+
+
+def test_popularity_groups_stand_in_their_order_with_the_change_in_per_cent(tmp_path):
+    base = renamed({"few": 0.2, "some": 0.1, "many": 0.4, "most": 0.5, "none": 0.0})
+    ours = renamed({"few": 0.3, "some": 0.1, "many": 0.2, "most": 0.55, "none": 0.1})
+    records = {
+        "SASRec": [with_groups(record(), **base)],
+        "SRIM": [with_groups(record(seed=2), **ours), with_groups(record(seed=3), **ours)],
+    }
+    write(tmp_path, records, baseline="SASRec")
+    text = table(tmp_path)
+    section = text[text.index("of parts of the test rows") :]
+    head = cells(section, "model")
+    assert head == ["model", "target seen (n=200)"] + [
+        f"popularity {name} (n=50)" for name in ("0", "1-5", "6-10", "11-100", ">100")
+    ]
+    assert cells(section, "SASRec")[2:] == ["0.0000", "0.2000", "0.1000", "0.4000", "0.5000"]
+    assert cells(section, "against SASRec, %")[1:] == [
+        "popularity 0", "popularity 1-5", "popularity 6-10", "popularity 11-100", "popularity >100",
+    ]  # fmt: skip
+    change = section[section.index("against SASRec, %") :]
+    assert cells(change, "SRIM")[1:] == ["-", "+50.0", "+0.0", "-50.0", "+10.0"]
+
+
+def test_results_without_popularity_groups_stand_beside_those_with(tmp_path):
+    new = with_groups(record(seed=2), **{"0": 0.1, ">0": 0.2})
+    write(tmp_path, {"SASRec": [record()], "SRIM": [new]}, baseline="SASRec")
+    section = table(tmp_path).split("of parts of the test rows")[1]
+    assert cells(section, "SASRec")[2:] == ["-", "-"]
+    assert cells(section, "SRIM")[2:] == ["0.1000", "0.2000"]
+
+
+def test_results_without_any_groups_have_no_such_table(tmp_path):
+    write(tmp_path, {"SASRec": [record(slices={})]})
+    assert "of parts of the test rows" not in table(tmp_path)

@@ -1,0 +1,131 @@
+"""Metrics of the parts of a model's score, and of scores it could have given instead.
+
+A model takes part by defining one or both of
+
+``score_parts(interaction)``
+    A dictionary of scores ``(B, n_items)`` by name, for example of its ID and its text branch. An
+    empty one says that these settings have no parts.
+``score_variants(interaction)``
+    Pairs of a name and scores ``(B, n_items)``, for example one per weight of a fusion. A generator
+    keeps one table of scores in memory at a time.
+
+Rows, candidates and the treatment of ties are those of the run's own metrics: every item but
+padding is ranked, by counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_mm.errors import TrainingError
+from recbole_mm.evaluation.ranking import RankCollector, metrics_from_ranks
+
+# The model's own score stands beside its parts under this name.
+WHOLE = "whole"
+# Mean cross-entropy of the target under a softmax over all items, in nats.
+CROSS_ENTROPY = "ce"
+
+NamedScores = Iterable[tuple[str, Tensor]]
+PartMetrics = dict[str, dict[str, float]]
+
+
+def part_metrics(
+    model: Any, loader: Any, topk: Iterable[int], metrics: Iterable[str]
+) -> PartMetrics:
+    """Compute the metrics of a model's whole score and of each of its parts.
+
+    Parameters
+    ----------
+    model
+        The model; it is left in evaluation mode.
+    loader
+        RecBole's full-ranking loader of validation or test rows.
+    topk, metrics
+        As in :func:`recbole_mm.evaluation.ranking.metrics_from_ranks`.
+
+    Returns
+    -------
+    dict
+        ``{"whole": {"ndcg@20": ..., "ce": ...}, "id": {...}, ...}``; empty if the model has no
+        ``score_parts`` or these settings have no parts. ``ce`` is the mean cross-entropy of the
+        target under a softmax over all items, in nats.
+
+    Raises
+    ------
+    TrainingError
+        A part has another shape than ``(B, n_items)``, or a score is NaN or +inf.
+    """
+    if not callable(getattr(model, "score_parts", None)):
+        return {}
+
+    def named(interaction: Any) -> Iterator[tuple[str, Tensor]]:
+        parts = model.score_parts(interaction)
+        if parts:
+            yield WHOLE, model.full_sort_predict(interaction).view(len(interaction), -1)
+        yield from parts.items()
+
+    return _metrics(model, loader, named, list(topk), list(metrics))
+
+
+def variant_metrics(
+    model: Any, loader: Any, topk: Iterable[int], metrics: Iterable[str]
+) -> PartMetrics:
+    """Compute the metrics of each of a model's ``score_variants``; see :func:`part_metrics`."""
+    if not callable(getattr(model, "score_variants", None)):
+        return {}
+    return _metrics(model, loader, model.score_variants, list(topk), list(metrics))
+
+
+@torch.no_grad()
+def _metrics(
+    model: Any,
+    loader: Any,
+    named: Callable[[Any], NamedScores],
+    topk: list[int],
+    metrics: list[str],
+) -> PartMetrics:
+    """Go once over the loader's rows with any number of scores side by side."""
+    model.eval()
+    collected: dict[str, _Collector] = {}
+    for interaction, _, rows, items in loader:
+        for name, scores in named(interaction.to(model.device)):
+            _check(model, name, scores, len(interaction))
+            collected.setdefault(name, _Collector()).add(scores, rows, items)
+    return {name: found.metrics(topk, metrics) for name, found in collected.items()}
+
+
+def _check(model: Any, name: str, scores: Tensor, rows: int) -> None:
+    shape = (rows, model.n_items)
+    if tuple(scores.shape) != shape:
+        fault = f"shape {tuple(scores.shape)}, expected {shape}"
+    elif not bool(scores[:, 1:].max() < torch.inf):  # True for NaN, too; padding never counts
+        fault = "NaN or infinite scores, expected finite ones (or -inf)"
+    else:
+        return
+    raise TrainingError(
+        f"{type(model).__name__}: the part '{name}' of its score has {fault}. "
+        "Mend score_parts or score_variants, or leave them out with part_metrics=none."
+    )
+
+
+class _Collector:
+    """Ranks and cross-entropies of the targets of one kind of score."""
+
+    def __init__(self) -> None:
+        self.ranks = RankCollector()
+        self.losses: list[Tensor] = []
+
+    def add(self, scores: Tensor, rows: Tensor, items: Tensor) -> None:
+        self.ranks.add(scores, rows, items)
+        rows, items = rows.to(scores.device), items.to(scores.device)
+        # Column 0 is padding and no candidate.
+        total = torch.logsumexp(scores[:, 1:].float(), dim=1)
+        self.losses.append((total[rows] - scores[rows, items]).double().cpu())
+
+    def metrics(self, topk: list[int], metrics: list[str]) -> dict[str, float]:
+        found = metrics_from_ranks(self.ranks.ranks(), topk, metrics)
+        return {**found, CROSS_ENTROPY: float(torch.cat(self.losses).mean())}

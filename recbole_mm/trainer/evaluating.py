@@ -1,0 +1,131 @@
+"""Evaluation inside a run: RecBole's metrics, every target's rank, and the score's parts."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import ModelType
+
+from recbole_mm.errors import TrainingError
+from recbole_mm.evaluation.parts import part_metrics
+from recbole_mm.evaluation.ranking import RankCollector, from_ranks
+from recbole_mm.trainer import checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationMixin(Trainer):
+    """The part of a trainer that evaluates."""
+
+    ranks: np.ndarray
+    tied: int
+    seconds: dict[str, float]
+    history: list[dict[str, Any]]
+    load_model: Any  # of CheckpointMixin
+    _ranks: RankCollector
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | Path | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float] | None:
+        """Evaluate with RecBole's evaluator and fill ``self.ranks``.
+
+        Parameters are RecBole's: ``load_best_model`` loads ``best.safetensors`` of the run before,
+        or ``model_file``, another checkpoint of the same model and items.
+
+        Raises
+        ------
+        CheckpointError
+            The checkpoint is damaged or belongs to another model or other items.
+        TrainingError
+            A score is NaN or +inf: sorting would put such items first.
+        """
+        if not eval_data:
+            return None
+        if load_best_model:
+            self.load_model(model_file or self.saved_model_file, eval_data)
+        self._ranks = RankCollector()
+        result = super().evaluate(
+            eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty()
+        )
+        self.ranks, self.tied = self._ranks.ranks(), self._ranks.tied()
+        if load_best_model and self.tied:
+            logger.warning(
+                f"{self.tied} of {len(self.ranks)} targets share their score with other items; "
+                "RecBole's metrics put such items in any order, the ranks at their mean position"
+            )
+        return {name: float(value) for name, value in result.items()}
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        return self._observe(super()._full_sort_batch_eval(batched_data))
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        return self._observe(super()._neg_sample_batch_eval(batched_data))
+
+    def _observe(self, batch: Any) -> Any:
+        """Check the scores of a batch and keep the ranks of its targets."""
+        _, scores, positive_u, positive_i = batch
+        if bool(scores.max() < torch.inf):  # False for NaN, too
+            self._ranks.add(scores, positive_u, positive_i)
+            return batch
+        raise TrainingError(
+            f"{type(self.model).__name__} gave {int(torch.isnan(scores).sum())} NaN and "
+            f"{int(torch.isposinf(scores).sum())} infinite scores in evaluation batch "
+            f"{self._ranks.batches + 1}. Sorting would rank them first, so no metric is computed. "
+            "Look for a division by zero or a logarithm of zero in full_sort_predict."
+        )
+
+    def _validate_untrained(self, valid_data: Any) -> None:
+        """Put the untrained model's metrics into the history as epoch 0 (``part_metrics: epoch``).
+
+        Early stopping and the choice of the best epoch do not see it. A model that only counts,
+        such as Pop, has nothing to say before it has counted.
+        """
+        wanted = self.config["part_metrics"] == "epoch" and bool(valid_data) and self.eval_step > 0
+        counts = getattr(self.model, "type", None) == ModelType.TRADITIONAL
+        if not wanted or counts or self.history or self.start_epoch:
+            return
+        with _undisturbed(valid_data):
+            valid = self.evaluate(valid_data, load_best_model=False)
+        record: dict[str, Any] = {"epoch": 0, "loss": {}, "valid": valid}
+        self._add_parts(valid_data, record)
+        self.history.append(record)
+
+    def _add_parts(self, valid_data: Any, record: dict[str, Any]) -> None:
+        """Add the parts' validation metrics to an epoch's record where they are asked for."""
+        if self.config["part_metrics"] != "epoch":
+            return
+        start = time.perf_counter()
+        with _undisturbed(valid_data):
+            metrics = from_ranks(self.config["metrics"])
+            found = part_metrics(self.model, valid_data, self.config["topk"], metrics)
+        if found:
+            record["parts"] = found
+        passed = time.perf_counter() - start
+        self.seconds["studies"] = self.seconds.get("studies", 0.0) + passed
+
+
+@contextmanager
+def _undisturbed(loader: Any) -> Iterator[None]:
+    """Leave all random generators as they were: what is only looked at must not change training."""
+    state = checkpoint.rng_state()
+    generator = getattr(loader, "generator", None)
+    shuffling = None if generator is None else generator.get_state()
+    try:
+        yield
+    finally:
+        checkpoint.set_rng_state(state)
+        if generator is not None:
+            generator.set_state(shuffling)
