@@ -249,23 +249,13 @@ def _on_compare(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
 
 def _encode(commands: Any) -> None:
-    """Add ``encode``."""
-    parser = _command(
-        commands, "encode", "Turn texts, or vectors you have, into a feature file.", _on_encode
-    )
-    _option(parser, "dataset", "data set, such as Cellphones or ml-100k")
-    _option(parser, "data_path", "folder that holds one folder per data set", metavar="FOLDER")
-    _option(
-        parser, "modality", "name of the feature file's modality (default text)", default="text"
-    )
-    _list_option(parser, "fields", 'columns of the .item file: "title categories"')
-    _option(parser, "encoder", "minilm, or a name or folder for sentence-transformers")
-    _option(parser, "from_npy", "take the vectors of this .npy file instead", metavar="FILE")
-    _option(parser, "ids", "item ids of the .npy rows, one per line", metavar="FILE")
-    _option(
-        parser, "out", "folder for the feature file (default: the data set's)", metavar="FOLDER"
-    )
-    _option(parser, "batch_size", "texts per step", type=int)
+    """Add ``encode``; its options stand beside its steps."""
+    from recbole_mm.encode.options import add_options
+
+    help_ = "Turn texts, pictures, or vectors you have, into a feature file."
+    parser = _command(commands, "encode", help_, _on_encode)
+    parser.epilog = None
+    add_options(parser)
 
 
 def _on_encode(args: argparse.Namespace, overrides: dict[str, Any]) -> int:

@@ -36,6 +36,11 @@ _OPTIONAL = {
         "images cannot be encoded",
         "pip install 'recbole_mm[image]'",
     ),
+    "pillow": (
+        "PIL",
+        "images cannot be opened",
+        "pip install 'recbole_mm[image]'",
+    ),
 }
 
 
@@ -85,10 +90,17 @@ def _versions(problems: list[Problem]) -> Iterator[str]:
         yield f"{name} {compat.installed_version(name) or 'MISSING'}"
     for name, (module, without, command) in _OPTIONAL.items():
         version = compat.installed_version(name)
-        yield f"{name} {version or 'not installed'}"
+        yield f"{name} {version or 'not installed'}{_remark(name, version)}"
         if version is None and importlib.util.find_spec(module) is None:
             problems.append(Problem(f"{name} is not installed: {without}", command, fatal=False))
     problems.extend(_broken_imports())
+
+
+def _remark(name: str, version: str | None) -> str:
+    """Say where torchvision's compiled part was built for another torch; nothing here needs it."""
+    if name != "torchvision" or version is None or compat.torchvision_fits():
+        return ""
+    return " (compiled for another torch; its networks work here all the same)"
 
 
 def _broken_imports() -> Iterator[Problem]:

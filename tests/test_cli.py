@@ -227,7 +227,7 @@ def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert cli.main([*argv, "--encoder=minilm", "--ITEM_ID_FIELD=i"]) == 0
     args, overrides = calls[0]
     assert (args.dataset, args.fields, args.batch_size) == ("X", ["title", "categories"], 8)
-    assert (args.modality, args.encoder, args.out) == ("text", "minilm", "o")
+    assert (args.modality, args.encoder, args.out) == (None, "minilm", "o")
     assert (args.from_npy, args.ids, args.data_path) == (None, None, None)
     assert overrides == {"ITEM_ID_FIELD": "i"}
     assert cli.main(["encode"]) == 2

@@ -27,6 +27,16 @@ def test_this_installation_is_ready() -> None:
         assert word in text, word
 
 
+@pytest.mark.parametrize(("fits", "words"), [(True, "\n"), (False, " (compiled for another")])
+def test_torchvision_and_pillow(fits: bool, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "torchvision_fits", lambda: fits)
+    code, text = report()
+    version = compat.installed_version("torchvision")
+    assert f"  pillow {compat.installed_version('pillow') or 'not installed'}\n" in text
+    assert f"  torchvision {version or 'not installed'}{words if version else ''}" in text
+    assert code == 0
+
+
 def test_data_sets_are_listed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder, file in (("Mine", "Mine.inter"), ("Other", "misnamed.inter")):
@@ -105,7 +115,7 @@ def test_a_section_that_fails_does_not_stop_the_others(monkeypatch: pytest.Monke
     code, text = report()
     assert code == 1
     assert "folders: PermissionError: no entry" in text
-    assert "models:\n  with features or registered: SRIM" in text
+    assert "models:\n  with features or registered: " in text and "SRIM" in text
 
 
 def test_doctor_takes_no_options() -> None:

@@ -10,7 +10,8 @@ import pytest
 from recbole_mm import keys, registry, yaml_files
 from recbole_mm.errors import ConfigError
 
-SHIPPED = sorted(yaml_files.path().rglob("*.yaml"))
+# Recipes hold options of `encode`, no keys of a run; tests/encode/test_recipe.py reads them.
+SHIPPED = sorted(f for f in yaml_files.path().rglob("*.yaml") if f.parent.name != "recipe")
 
 
 def rows(*names: str) -> dict[str, keys.Key]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recbole_mm.data.controls import check_source, replaced
 from recbole_mm.data.itememb import itememb_path, read_itememb
 from recbole_mm.data.sidecar import ItemEmb
 from recbole_mm.errors import FeatureError
@@ -35,13 +36,17 @@ class ItemFeatures:
     masks
         ``{modality: (n_items,) bool}``, True where the vector is the item's own.
     hashes
-        ``{modality: SHA-256}`` of item tokens, masks and vectors in use. It does not depend on the
-        order of the file or of the internal ids, nor on rows of items that the data set lacks.
+        ``{modality: SHA-256}`` of item tokens, masks and real vectors. It does not depend on the
+        order of the file or of the internal ids, nor on rows of items that the data set lacks, nor
+        on ``source``: rows of a comparison that replace the same vectors may stand in one table.
+    source
+        ``real``, or what stands in the tables instead: ``random`` or ``shuffled`` vectors.
     """
 
     tables: dict[str, Tensor]
     masks: dict[str, Tensor]
     hashes: dict[str, str]
+    source: str = "real"
 
     @classmethod
     def load(
@@ -51,6 +56,8 @@ class ItemFeatures:
         item_tokens: Iterable[str],
         modalities: Iterable[str],
         missing: str = "zero",
+        source: str = "real",
+        seed: int = 0,
     ) -> ItemFeatures:
         """Read ``<dataset_name>.<modality>.itememb`` for every modality and align it by item token.
 
@@ -70,23 +77,29 @@ class ItemFeatures:
             Vector of an item without row: ``zero``; ``mean``, the mean of the vectors of all items
             of the vocabulary that have one (content only, no interactions); or ``error``.
             The mask is False either way.
+        source
+            ``real``; ``random`` or ``shuffled`` replace the vectors, see
+            `recbole_mm.data.controls.replaced`. The mask stays, and ``missing`` is applied after.
+        seed
+            Seed of what replaces them.
 
         Raises
         ------
         FeatureError
-            If a file is missing or wrong, no item of the data set has a vector, the policy is
-            unknown, or it is ``error`` and items are missing.
+            If a file is missing or wrong, no item of the data set has a vector, the policy or
+            source is unknown, or the policy is ``error`` and items are missing.
         """
         if missing not in POLICIES:
             raise FeatureError(
                 f"missing_features is {missing!r}, expected one of {', '.join(POLICIES)}."
             )
+        check_source(source)
         tokens = [str(token) for token in item_tokens]
-        features = cls({}, {}, {})
+        features = cls({}, {}, {}, source)
         for modality in modalities:
             place = folder[modality] if isinstance(folder, Mapping) else folder
             path = find_itememb([place], dataset_name, modality)
-            features._add(modality, path, read_itememb(path, modality), tokens, missing)
+            features._add(modality, path, read_itememb(path, modality), tokens, missing, seed)
         return features
 
     def table(self, modality: str) -> Tensor:
@@ -121,29 +134,41 @@ class ItemFeatures:
         return modality
 
     def _add(
-        self, modality: str, path: Path, emb: ItemEmb, tokens: list[str], missing: str
+        self, modality: str, path: Path, emb: ItemEmb, tokens: list[str], missing: str, seed: int
     ) -> None:
         """Align one file and keep its table, mask and hash."""
-        # Row 0, padding, stands for "not an item of the data set".
-        index = {token: row for row, token in enumerate(tokens)}
-        rows = np.array([index.get(token, 0) for token in emb.ids])
-        known = rows > 0
-        mask = np.zeros(len(tokens), dtype=bool)
-        mask[rows[known]] = True
-        if not known.any():
-            raise FeatureError(
-                f"{path}: none of its {len(rows)} ids is an item of the data set (file: "
-                f"{emb.ids[0]!r}, data set: {tokens[-1]!r}). Expected tokens of the .inter file."
-            )
-        table = np.zeros((len(tokens), emb.vectors.shape[1]), dtype=np.float32)
-        table[rows[known]] = emb.vectors[known]
+        table, mask = _aligned(path, emb, tokens)
         # Sorted by token, so that sums and hashes do not depend on the numbering of items.
         order = np.array(sorted(range(1, len(tokens)), key=tokens.__getitem__))
+        changed = replaced(table, mask, order, self.source, modality, seed)
         _fill(path, table, mask, tokens, order, missing)
-        _log_coverage(modality, table, mask, missing, ignored=int((~known).sum()))
+        ignored = len(emb.ids) - int(mask.sum())
+        _log_coverage(modality, table, mask, missing, ignored)
+        self.hashes[modality] = _content_hash(table, mask, tokens, order)
+        if self.source != "real":
+            _fill(path, changed, mask, tokens, order, missing)
+            table = changed
+            logger.warning("%s features are %s, by feature_source.", modality, self.source)
         self.tables[modality] = torch.from_numpy(table)
         self.masks[modality] = torch.from_numpy(mask)
-        self.hashes[modality] = _content_hash(table, mask, tokens, order)
+
+
+def _aligned(path: Path, emb: ItemEmb, tokens: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors ``(n_items, d)`` in the order of the tokens, and which items have one."""
+    # Row 0, padding, stands for "not an item of the data set".
+    index = {token: row for row, token in enumerate(tokens)}
+    rows = np.array([index.get(token, 0) for token in emb.ids])
+    known = rows > 0
+    mask = np.zeros(len(tokens), dtype=bool)
+    mask[rows[known]] = True
+    if not known.any():
+        raise FeatureError(
+            f"{path}: none of its {len(rows)} ids is an item of the data set (file: "
+            f"{emb.ids[0]!r}, data set: {tokens[-1]!r}). Expected tokens of the .inter file."
+        )
+    table = np.zeros((len(tokens), emb.vectors.shape[1]), dtype=np.float32)
+    table[rows[known]] = emb.vectors[known]
+    return table, mask
 
 
 def find_itememb(folders: Iterable[str | Path], dataset_name: str, modality: str) -> Path:
@@ -159,11 +184,16 @@ def find_itememb(folders: Iterable[str | Path], dataset_name: str, modality: str
         if path.is_file():
             return path
     command = f"recbole-mm encode --dataset={dataset_name} --modality={modality}"
+    ways = f"Make it with `{command}`"
     if modality != "text":
-        command += " --from_npy=vectors.npy --ids=ids.txt"
+        ways = (
+            f"Make it with `recbole-mm encode` (from pictures: `{command} --images=FOLDER`; by a "
+            f"paper's recipe: --recipe), or import it: `{command} --from_npy=vectors.npy "
+            "--ids=ids.txt`"
+        )
     raise FeatureError(
         f"{' and '.join(str(path) for path in paths)}: no such file. Expected the {modality} "
-        f"vectors of the items. Make it with `{command}`."
+        f"vectors of the items. {ways}."
     )
 
 

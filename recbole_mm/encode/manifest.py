@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from recbole_mm.files import atomic_write
 
 _FORMAT = "recbole_mm.manifest/1"
 _PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers")
+_PICTURE_PACKAGES = ("pillow", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,31 @@ class Manifest:
     counts
         Items with a vector, encoded, reused, missing, truncated, and the like.
     encoder
-        Name, revision (commit or content hash), pooling, normalised, max_tokens.
+        Name, revision (commit or content hash), pooling, normalised, max_tokens, and under
+        ``asked`` the options given.
     fields
-        Columns of ``.item`` that make the text, in order.
+        Columns of ``.item`` that make the text, in order; ``@image`` stands for the class names of
+        the pictures.
     fields_asked
         True if the user named the fields, False if they are the data set's default.
+    field_pooling
+        ``join``: the fields are one text; ``mean``: the mean of the fields' vectors.
     texts_sha256
         SHA-256 over all items' text hashes.
     texts
-        ``{item token: hash of its text}`` of the items with a vector.
+        ``{item token: hash of its text}`` of the items with a text.
     truncated
         Tokens of the items whose text is longer than the encoder reads.
+    pictures
+        ``{item token: hash of its picture's file}``; of vectors made from pictures.
+    missing
+        ``{item token: why it has no vector}``; of vectors made from pictures.
     source
         Of imported vectors: files and their SHA-256.
     versions
         Versions of the packages at the time.
+    recipe
+        Name of the recipe that the file is a part of, or the empty text.
     """
 
     dataset: str
@@ -60,11 +71,24 @@ class Manifest:
     encoder: dict[str, Any] = field(default_factory=dict)
     fields: list[str] = field(default_factory=list)
     fields_asked: bool = False
+    field_pooling: str = "join"
     texts_sha256: str = ""
     texts: dict[str, str] = field(default_factory=dict)
     truncated: list[str] = field(default_factory=list)
+    pictures: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    recipe: str = ""
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """Return ``{item token: hash of what it was encoded from}``."""
+        return self.pictures or self.texts
+
+    def made_of(self, itememb_sha256: str) -> Manifest:
+        """Return the manifest of a file with this hash."""
+        return replace(self, itememb_sha256=itememb_sha256)
 
     def save(self, path: str | Path) -> None:
         """Write the manifest as JSON, whole or not at all."""
@@ -122,10 +146,10 @@ def texts_hash(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
 
-def package_versions() -> dict[str, str]:
+def package_versions(pictures: bool = False) -> dict[str, str]:
     """Return the versions of the packages that shape the vectors, where installed."""
     versions = {}
-    for package in _PACKAGES:
+    for package in _PACKAGES + (_PICTURE_PACKAGES if pictures else ()):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

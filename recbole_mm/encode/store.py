@@ -9,7 +9,6 @@ import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -104,7 +103,7 @@ class Store:
         """
         staged = self.parts / self.path.name
         sha256 = write_itememb(staged, self.modality, ids, vectors)
-        self.publish_manifest(replace(manifest, itememb_sha256=sha256), staged)
+        self.publish_manifest(manifest.made_of(sha256), staged)
 
     def publish_manifest(self, manifest: Manifest, staged: Path | None = None) -> None:
         """Put a manifest in place, with the vectors in ``staged`` or for those already there."""
@@ -115,8 +114,8 @@ class Store:
         os.replace(pending, self.manifest)
         shutil.rmtree(self.parts, ignore_errors=True)
 
-    def load_part(self, number: int, key: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return vectors and truncation flags of a finished chunk, or None.
+    def load_part(self, number: int, key: str) -> tuple[np.ndarray, list[str]] | None:
+        """Return vectors and notes of a finished chunk, or None.
 
         Parameters
         ----------
@@ -130,17 +129,17 @@ class Store:
             arrays, metadata = load_checked(path)
             if metadata["key"] != key:
                 return None
-            return arrays["vectors"], arrays["truncated"].astype(bool)
+            return arrays["vectors"], json.loads(metadata["notes"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, OSError) as error:
             logger.warning("%s cannot be used (%s); the chunk is encoded again.", path, error)
             return None
 
-    def save_part(self, number: int, key: str, vectors: np.ndarray, truncated: np.ndarray) -> None:
+    def save_part(self, number: int, key: str, vectors: np.ndarray, notes: list[str]) -> None:
         """Keep a finished chunk."""
-        arrays = {"vectors": vectors, "truncated": truncated.astype(np.uint8)}
-        save_checked(self._part(number), arrays, {"key": key})
+        metadata = {"key": key, "notes": json.dumps(notes)}
+        save_checked(self._part(number), {"vectors": vectors}, metadata)
 
     def _part(self, number: int) -> Path:
         """Return the file of a chunk."""

@@ -11,10 +11,12 @@ import pandas as pd
 
 from recbole_mm.data.atomic import header, read_atomic
 from recbole_mm.data.card import load_dataset_card
+from recbole_mm.encode.labels import read_labels
 from recbole_mm.errors import EncodeError
 
 logger = logging.getLogger(__name__)
 
+LABELS = "@"
 USUAL_FIELDS = ("title", "brand", "categories", "category", "genres", "description")
 
 
@@ -25,7 +27,9 @@ class ItemTexts:
     Attributes
     ----------
     texts
-        Non-empty texts only.
+        The fields joined; non-empty texts only.
+    parts
+        The same items' non-empty fields, one by one.
     empty
         Number of items whose chosen fields are all empty.
     repeated
@@ -33,6 +37,7 @@ class ItemTexts:
     """
 
     texts: dict[str, str]
+    parts: dict[str, list[str]]
     empty: int
     repeated: int
 
@@ -65,30 +70,61 @@ def default_fields(folder: str | Path, dataset: str) -> list[str]:
 
 
 def item_texts(
-    folder: str | Path, dataset: str, fields: Sequence[str], item_field: str = "item_id"
+    folder: str | Path,
+    dataset: str,
+    fields: Sequence[str],
+    item_field: str = "item_id",
+    places: Sequence[str | Path] = (),
 ) -> ItemTexts:
     """Join the chosen columns of each item to one text.
 
     Words stand with one blank between them and columns with ``". "``; an underscore inside a
     category stays. Of two rows of one item the first counts.
 
+    Parameters
+    ----------
+    folder, dataset
+        The data set's folder and name.
+    fields
+        Columns of ``.item``; ``@image`` stands for the class names of the pictures, from the labels
+        beside the feature file of modality ``image``.
+    item_field
+        Column with the item tokens.
+    places
+        Folders that may hold the labels. Default: ``folder``.
+
     Raises
     ------
     DataError
         If the ``.item`` file is missing or broken, or lacks one of the columns.
+    EncodeError
+        If labels are asked for and not there.
     """
     path = item_file(folder, dataset)
-    frame = read_atomic(path, list(dict.fromkeys([item_field, *fields])))
-    cells = [_as_text(frame[name]) for name in fields]
+    columns = [name for name in fields if not name.startswith(LABELS)]
+    frame = read_atomic(path, list(dict.fromkeys([item_field, *columns])))
+    cells = [_cells(frame, name, item_field, places or [folder], dataset) for name in fields]
     first = ~frame[item_field].duplicated() & (frame[item_field] != "")
-    texts: dict[str, str] = {}
-    for token, keep, *parts in zip(frame[item_field], first, *cells, strict=True):
+    parts: dict[str, list[str]] = {}
+    for token, keep, *texts in zip(frame[item_field], first, *cells, strict=True):
         if keep:
-            texts[token] = clean_text(". ".join(part for part in parts if part.strip()))
+            cleaned = [clean_text(text) for text in texts]
+            parts[token] = [text for text in cleaned if text]
     if repeated := int((~first).sum()):
         logger.warning("%s: %d row(s) repeat an item or name none; left out.", path, repeated)
-    filled = {token: text for token, text in texts.items() if text}
-    return ItemTexts(filled, empty=len(texts) - len(filled), repeated=repeated)
+    filled = {token: texts for token, texts in parts.items() if texts}
+    joined = {token: ". ".join(texts) for token, texts in filled.items()}
+    return ItemTexts(joined, filled, empty=len(parts) - len(filled), repeated=repeated)
+
+
+def _cells(
+    frame: pd.DataFrame, name: str, item_field: str, places: Sequence[str | Path], dataset: str
+) -> list[str]:
+    """Return one field of every row: a column, or the class names of the row's picture."""
+    if not name.startswith(LABELS):
+        return _as_text(frame[name])
+    labels = read_labels(places, dataset, name.removeprefix(LABELS))
+    return [", ".join(labels.get(token, ())) for token in frame[item_field]]
 
 
 def clean_text(text: str | None) -> str:

