@@ -1,0 +1,175 @@
+"""One hard training step of AlterRec at the size of Amazon-M2 French, and the same done row by row.
+
+``row by row`` makes, for every row by itself, a sorted list of the teacher's best items and a draw
+without replacement from it (multinomial); the rest of the step is this package's. ``as released``
+also does what else the released code does in a step: it picks scores by pairs of row and column,
+runs sessions at 50 positions in all blocks, and runs and scores the idle branch.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import common
+
+# Threads that wait must not be counted as working; read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+N_ITEMS, WIDTH, BATCH = 40_258, 300, 512
+# The longest session of a batch, and what the released code pads to.
+LENGTH, WIDEST = 6, 50
+FIRST, LAST = 21, 20_000
+HARD_EPOCH = 4
+SLOW = ("row by row", "as released")
+FORMS = ("shared", "independent", "expected", *SLOW, "uniform", "full")
+
+
+def row_by_row(sampler: Any, teacher: Any) -> Any:
+    """Rank and draw for each row by itself; stands in for ``sampler.hard``."""
+    import torch
+
+    from recbole_mm.model.alterrec_negatives import Drawn
+
+    lists = []
+    for scores in teacher:
+        window = 1 + scores[1:].topk(sampler.window[1]).indices[sampler.window[0] - 1 :]
+        chosen = torch.multinomial(torch.ones(len(window)), sampler.n_hard)
+        anywhere = torch.randint(1, sampler.n_items + 1, (sampler.n_uniform,))
+        lists.append(torch.cat([window[chosen], anywhere]))
+    return Drawn(items=torch.stack(lists))
+
+
+def mass_by_pairs(scores: Any, drawn: Any, target: Any, history: Any = None) -> Any:
+    """Pick scores by pairs of row and column; stands in for ``negative_mass``."""
+    import torch
+
+    rows = torch.arange(len(scores)).unsqueeze(1).expand_as(drawn.items)
+    picked = scores[rows, drawn.items].masked_fill(drawn.items == target, -1e5)
+    return torch.logsumexp(picked, dim=1)
+
+
+def whole_block(block: Any, hidden: Any, mask: Any, lengths: Any) -> Any:
+    """Run the topmost block at all positions; stands in for ``_last_position_only``."""
+    from recbole_mm.model.alterrec_branches import attention_mask
+    from recbole_mm.model.layers import last_position
+
+    return last_position(block(hidden, attention_mask(lengths, hidden.shape[1])), lengths)
+
+
+def slow_down(model: Any, form: str) -> None:
+    """Put the slow forms in the place of ours."""
+    import functools
+
+    from recbole_mm.model import alterrec_branches, alterrec_negatives
+
+    model.sampler.hard = functools.partial(row_by_row, model.sampler)
+    if form == "as released":
+        alterrec_negatives.negative_mass = mass_by_pairs
+        alterrec_branches._last_position_only = whole_block
+        model.inputs = lambda rows: (rows["item_id_list"], rows["item_length"])
+
+
+def score_idle(model: Any, rows: Any) -> None:
+    """Run and score the idle branch as if it were trained, too."""
+    idle = model.branches["text"].train()
+    table = idle.table()
+    idle.query(table, *model.inputs(rows)) @ table.T
+    idle.eval()
+
+
+def settings(form: str) -> dict[str, Any]:
+    """Return the model's settings of a form."""
+    from recbole_mm import yaml_files
+
+    return yaml_files.load_yaml(yaml_files.path("model", "AlterRec.yaml")) | {
+        "USER_ID_FIELD": "session_id",
+        "ITEM_ID_FIELD": "item_id",
+        "LIST_SUFFIX": "_list",
+        "ITEM_LIST_LENGTH_FIELD": "item_length",
+        "NEG_PREFIX": "neg_",
+        "MAX_ITEM_LIST_LENGTH": WIDEST,
+        "device": "cpu",
+        "dataset": "french",
+        "hidden_size": WIDTH,
+        "inner_size": 4 * WIDTH,
+        "hard_negative_start_rank": FIRST,
+        "hard_negative_end_rank": LAST,
+        "hard_negative_sampling": "expected" if form == "expected" else "subset",
+        "share_negative_ranks": form != "independent",
+        "negative_sampling": form if form in ("uniform", "full") else "hard",
+    }
+
+
+class Items:
+    """What the model reads of a data set."""
+
+    def __init__(self) -> None:
+        import torch
+
+        from recbole_mm.data.features import ItemFeatures
+
+        mask = torch.arange(N_ITEMS + 1) > 0
+        table = torch.randn(N_ITEMS + 1, 512) * mask.unsqueeze(1)
+        self.item_features = ItemFeatures({"text": table}, {"text": mask}, {"text": "0" * 64})
+
+    def num(self, field: str) -> int:
+        """Return the number of items with padding."""
+        return N_ITEMS + 1
+
+
+def step(form: str, repeats: int) -> dict[str, Any]:
+    """Time one step of the ID branch, with the text branch as teacher, and its parts."""
+    import torch
+
+    from recbole_mm.model import alterrec
+
+    torch.manual_seed(1)
+    model: Any = alterrec.AlterRec(settings(form), Items())
+    model.train().start_epoch(HARD_EPOCH)
+    items = torch.zeros(BATCH, WIDEST, dtype=torch.long)
+    items[:, :LENGTH] = torch.randint(1, N_ITEMS + 1, (BATCH, LENGTH))
+    rows = {
+        "item_id_list": items,
+        "item_length": torch.randint(1, LENGTH + 1, (BATCH,)),
+        "item_id": torch.randint(1, N_ITEMS + 1, (BATCH,)),
+    }
+    if form in SLOW:
+        slow_down(model, form)
+    optimizer = torch.optim.Adam(model.branches["id"].parameters(), lr=0.001)
+
+    def once() -> None:
+        optimizer.zero_grad()
+        if form == "as released":
+            score_idle(model, rows)
+        model.calculate_loss(rows).backward()
+        optimizer.step()
+
+    # Importing RecBole's models may turn this on, and it slows every backward pass.
+    torch.autograd.set_detect_anomaly(False)
+    numbers = {"seconds": common.median_seconds(once, repeats), "drawing": 0.0}
+    if model.plan.negatives == "hard":
+        teacher = torch.randn(BATCH, N_ITEMS + 1)
+        numbers["drawing"] = common.median_seconds(lambda: model.sampler.hard(teacher), repeats)
+    return numbers
+
+
+def report() -> None:
+    """Print the times of all forms, and how many times as long the slow ones take."""
+    found = {form: common.run_part("step", form=form, repeats=5) for form in FORMS}
+    print(f"{BATCH} rows, {N_ITEMS:,} items, d = {WIDTH}, ranks {FIRST:,} to {LAST:,}\n")
+    header = ("negatives", "CPU seconds", "of these the draw", "row by row / this",
+              "as released / this", "peak MiB")  # fmt: skip
+    slow = [found[form]["seconds"] for form in SLOW]
+    rows = [
+        (form, x["seconds"], x["drawing"], *(s / x["seconds"] for s in slow), x["peak_mb"])
+        for form, x in found.items()
+    ]
+    common.table(header, rows)
+    for form in SLOW:
+        print(f"{form}: {found[form]['seconds'] / found['shared']['seconds']:.2f} x shared")
+    print(f"its draw alone: {found[SLOW[0]]['drawing'] / found['shared']['drawing']:.2f} x shared")
+
+
+if __name__ == "__main__":
+    common.main({"step": step}, report)

@@ -1,0 +1,202 @@
+"""The two branches of AlterRec: item vectors, session encoder and temperature of each.
+
+Symbols: ``N`` items (0 is padding), ``B`` sessions, ``T`` positions, ``d`` the width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.model.layers import TransformerEncoder
+from torch import Tensor, nn
+
+from recbole_mm.model.layers import ItemTable, gather_rows, last_position, masked_mean
+
+# Standard deviation of parameter_init: normal, as in RecBole's own Transformers.
+NORMAL_STD = 0.02
+# Added to attention logits of positions that must not be seen; exp() of it is 0 in float32.
+UNSEEN = -1e9
+
+
+class IdItems(nn.Module):
+    """Item vectors of the ID branch, ``A = LN(U)`` with a free table ``U``.
+
+    Row 0 belongs to padding and means nothing: sessions mask it and it is no candidate.
+    """
+
+    def __init__(self, n_items: int, size: int, layer_norm: bool) -> None:
+        super().__init__()
+        self.table = ItemTable(n_items, size)
+        self.norm = nn.LayerNorm(size) if layer_norm else nn.Identity()
+
+    def forward(self) -> Tensor:
+        """Return the whole table ``(N, d)``."""
+        vectors: Tensor = self.norm(self.table())
+        return vectors
+
+
+class TextItems(nn.Module):
+    """Item vectors of the text branch, ``T = LN(dropout(relu(F W + c)))`` (eq. 1).
+
+    The features ``F`` ``(N, D)`` stay as they are. Items without text have a row of zeros and so
+    share one learned vector, which comes from the bias ``c``.
+    """
+
+    features: Tensor
+
+    def __init__(self, features: Tensor, size: int, dropout: float, layer_norm: bool) -> None:
+        super().__init__()
+        self.register_buffer("features", features, persistent=False)
+        self.project = nn.Linear(features.shape[1], size)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(size) if layer_norm else nn.Identity()
+
+    def forward(self) -> Tensor:
+        """Return the whole table ``(N, d)``; row 0 means nothing, as in `IdItems`."""
+        vectors: Tensor = self.norm(self.dropout(torch.relu(self.project(self.features))))
+        return vectors
+
+
+class MeanSession(nn.Module):
+    """Session vector as the mean of the item vectors."""
+
+    def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Return ``(B, d)`` of item vectors ``(B, T, d)`` and lengths ``(B,)``."""
+        places = torch.arange(items.shape[1], device=items.device)
+        return masked_mean(items, places < lengths.unsqueeze(1))
+
+
+class TransformerSession(nn.Module):
+    """Session vector as the last position of a causal Transformer (appendix D, RecBole's blocks).
+
+    Positions count from the left, so that padding on the right changes nothing.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        size, eps = int(config["hidden_size"]), config["layer_norm_eps"]
+        self.positions = nn.Embedding(int(config["MAX_ITEM_LIST_LENGTH"]), size)
+        self.norm = nn.LayerNorm(size, eps=eps)
+        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+        self.encoder = TransformerEncoder(
+            n_layers=config["n_layers"],
+            n_heads=config["n_heads"],
+            hidden_size=size,
+            inner_size=config["inner_size"],
+            hidden_dropout_prob=config["hidden_dropout_prob"],
+            attn_dropout_prob=config["attn_dropout_prob"],
+            hidden_act=config["hidden_act"],
+            layer_norm_eps=eps,
+        )
+
+    def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Return ``(B, d)`` of item vectors ``(B, T, d)`` and lengths ``(B,)``."""
+        hidden = self.dropout(self.norm(items + self.positions.weight[: items.shape[1]]))
+        mask = attention_mask(lengths, items.shape[1])
+        *blocks, top = self.encoder.layer
+        for block in blocks:
+            hidden = block(hidden, mask)
+        return _last_position_only(top, hidden, mask[:, :, -1:], lengths)
+
+
+def _last_position_only(block: nn.Module, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+    """Return what a RecBole block gives at each session's last position, ``(B, d)``.
+
+    Nothing else is read of the topmost block, so no other position has to ask. ``mask``
+    ``(B, 1, 1, T)`` is the last row of `attention_mask`: there it hides padding and nothing more.
+    """
+    attention: Any = block.multi_head_attention
+    feed_forward: Any = block.feed_forward
+    asking = last_position(hidden, lengths).unsqueeze(1)
+    query, key, value = (
+        attention.transpose_for_scores(role(source)).transpose(1, 2)
+        for role, source in (
+            (attention.query, asking),
+            (attention.key, hidden),
+            (attention.value, hidden),
+        )
+    )
+    logits = query @ key.transpose(2, 3) / attention.sqrt_attention_head_size + mask
+    mixed = attention.attn_dropout(torch.softmax(logits, dim=-1)) @ value
+    mapped = attention.out_dropout(attention.dense(mixed.transpose(1, 2).flatten(2)))
+    attended = attention.LayerNorm(mapped + asking)
+    result: Tensor = feed_forward(attended).squeeze(1)
+    return result
+
+
+def attention_mask(lengths: Tensor, n_positions: int) -> Tensor:
+    """Return what is added to attention logits, ``(B, 1, T, T)``.
+
+    0 where position ``i`` (row) may look at position ``j <= i`` of the session, -1e9 elsewhere.
+    Eq. 16 of the paper multiplies instead and lets through the future; it is not used.
+    """
+    places = torch.arange(n_positions, device=lengths.device)
+    causal = places.unsqueeze(0) <= places.unsqueeze(1)
+    real = places < lengths.unsqueeze(1)
+    seen = causal.unsqueeze(0) & real.unsqueeze(1)
+    return torch.where(seen, 0.0, UNSEEN).unsqueeze(1)
+
+
+class Branch(nn.Module):
+    """One of the two networks; nothing is shared between them.
+
+    Parameters
+    ----------
+    items
+        Gives the item vectors ``(N, d)``.
+    session
+        Gives a session vector ``(B, d)`` from item vectors ``(B, T, d)`` and lengths ``(B,)``.
+    temperature
+        Scores are divided by it.
+    """
+
+    def __init__(self, items: nn.Module, session: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.items = items
+        self.session = session
+        self.temperature = temperature
+
+    def table(self) -> Tensor:
+        """Return the item vectors ``(N, d)``."""
+        vectors: Tensor = self.items()
+        return vectors
+
+    def query(self, table: Tensor, item_seq: Tensor, lengths: Tensor) -> Tensor:
+        """Return session vectors over the temperature, ``(B, d)``: times item, they are scores."""
+        vectors: Tensor = self.session(gather_rows(table, item_seq), lengths)
+        return vectors / self.temperature
+
+
+def make_session(config: Any, branch: str) -> nn.Module:
+    """Return the session encoder that the configuration names for a branch."""
+    if config[f"{branch}_session_encoder"] == "mean":
+        return MeanSession()
+    return TransformerSession(config)
+
+
+def initialise(branch: Branch, how: str, size: int) -> None:
+    """Draw all parameters of a branch.
+
+    ``"uniform"`` draws every one, scales and shifts of the normalisations too, from
+    ``U(-1/sqrt(d), 1/sqrt(d))``. Scores then start near 0 and the loss near the logarithm of the
+    number of classes. ``"normal"`` is the usual ``N(0, 0.02)`` with scales of 1 and shifts of 0.
+    """
+    if how == "uniform":
+        for parameter in branch.parameters():
+            nn.init.uniform_(parameter, -(size**-0.5), size**-0.5)
+    else:
+        branch.apply(_draw_normal)
+    if isinstance(branch.items, IdItems):
+        with torch.no_grad():
+            branch.items.table.weight[0].zero_()
+
+
+def _draw_normal(module: nn.Module) -> None:
+    """Draw one module's own parameters from ``N(0, 0.02)``."""
+    if isinstance(module, nn.LayerNorm):
+        module.reset_parameters()
+    elif isinstance(module, (nn.Linear, nn.Embedding, ItemTable)):
+        nn.init.normal_(module.weight, std=NORMAL_STD)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,91 @@
+"""The training of AlterRec: two optimisers and two schedules of learning rates, used in turns."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import nn
+from torch.optim.lr_scheduler import StepLR
+
+from recbole_mm.trainer.base import MMTrainerMixin
+
+logger = logging.getLogger(__name__)
+
+
+class AlterRecTrainer(MMTrainerMixin):
+    """Gives each epoch to the branch that the model's plan names.
+
+    Only that branch's optimiser steps, so the other branch's weights and momenta stay as they are,
+    and only its learning rate decays. Both optimisers and schedules are in every checkpoint.
+
+    Parameters
+    ----------
+    config
+        Read besides the mixin's keys: ``<branch>_learning_rate`` (``~``: ``learning_rate``),
+        ``<branch>_lr_step_size``, ``lr_gamma``.
+    model
+        An `recbole_mm.model.alterrec.AlterRec`.
+
+    Attributes
+    ----------
+    optimizers, schedulers
+        One per trained branch.
+    """
+
+    def __init__(self, config: Any, model: nn.Module) -> None:
+        super().__init__(config, model)
+        self.optimizers = {name: self._optimizer_of(name) for name in self.model.branches}
+        self.schedulers = {
+            name: StepLR(optimizer, config[f"{name}_lr_step_size"], config["lr_gamma"])
+            for name, optimizer in self.optimizers.items()
+        }
+        self.optimizer = self.optimizers[self.model.plan.branch]
+        self._rate = 0.0
+        self._warn_of_early_stop()
+
+    def _optimizer_of(self, name: str) -> Any:
+        """Make the optimiser of a branch."""
+        rate = self.config[f"{name}_learning_rate"]
+        rate = self.config["learning_rate"] if rate is None else rate
+        return self._build_optimizer(
+            params=self.model.branches[name].parameters(), learning_rate=rate
+        )
+
+    def _warn_of_early_stop(self) -> None:
+        """Say so if a branch's turn could be cut off because its partner makes no progress."""
+        patience = self.stopping_step * self.eval_step
+        cycles = 4 * self.model.schedule.block
+        if len(self.optimizers) == 2 and patience < cycles:
+            logger.warning(
+                f"stopping_step={self.stopping_step} waits {patience} epochs, less than two turns "
+                f"of both branches ({cycles} epochs at alternation_epochs="
+                f"{self.model.schedule.block}); training may stop before a branch's turn comes."
+            )
+
+    def stateful(self) -> dict[str, Any]:
+        """Return both optimisers and both schedules."""
+        optimizers = {f"{name}_optimizer": thing for name, thing in self.optimizers.items()}
+        return {**optimizers, **{f"{name}_schedule": s for name, s in self.schedulers.items()}}
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        """Train the branch whose turn it is, and move its learning rate on."""
+        branch, negatives = self.model.plan
+        # Gradients left from its partner's last step would count in clip_grad_norm.
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        self.optimizer = self.optimizers[branch]
+        self._rate = float(self.optimizer.param_groups[0]["lr"])
+        logger.info(
+            f"epoch {epoch_idx + 1}: branch {branch}, {negatives} negatives, "
+            f"learning rate {self._rate:g}"
+        )
+        total = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        self.schedulers[branch].step()
+        return total
+
+    def _track(self, epoch: int, record: dict[str, Any]) -> None:
+        """Note in an epoch's record which branch was trained, and how."""
+        branch, negatives = self.model.plan
+        record.update(branch=branch, negatives=negatives, learning_rate=self._rate)
+        super()._track(epoch, record)
