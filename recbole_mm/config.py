@@ -35,6 +35,8 @@ NOT_HASHED = (
     "show_progress",
     "loss_decimal_place",
     "wandb_project",
+    "case_sessions",
+    "case_topk",
 )
 _COMMAND_LINE = "command line"
 _log = logging.getLogger(__name__)

@@ -98,6 +98,9 @@ def test_commands_run(page: str, command: str, copy: Path) -> None:
 def test_long_commands_name_known_options_models_and_keys(page: str, command: str) -> None:
     args, rest = cli.build_parser().parse_known_args(arguments(command))
     overrides = options.parse_overrides(rest)
+    if args.command == "prepare":  # has no keys; what it does not know is left over
+        assert not overrides, page
+        return
     rows = getattr(args, "models", None) or [getattr(args, "model", None) or "Pop"]
     for row in map(parse_row, rows):
         own = options.parse_overrides([f"--{name}={value}" for name, value in row.keys])

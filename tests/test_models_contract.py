@@ -19,6 +19,19 @@ TRANSFORMER = {
 }  # fmt: skip
 RECURRENT = {"hidden_size": 16, "embedding_size": 16}
 SRIM = {"embedding_size": 16, "co_samples": 64}
+NFREC = {**NARROW, "n_layers": 1}
+ALTERREC = {**NARROW, "n_layers": 1}
+MDSREC = {**TRANSFORMER, "n_centers": 4, "n_neighbors": 4}
+BOTH = {"modalities": ["text", "image"]}
+# Each of the two branches gets half of the epochs.
+IN_TURNS = Overfit(learning_rate=0.02, epochs=1000)
+MMSBR = {
+    "embedding_size": 16, "inner_size": 16, "n_heads": 2, "n_tokens": 2, "n_pivots": 2,
+    "contrast_sample": 64, "use_text": True, "use_image": True, "category_field": "class",
+    "dropout_tokens": 0.1, "dropout_encoder": 0.1, "dropout_price": 0.1,
+}  # fmt: skip
+# Item vectors pass through norms and dropout on their way.
+SLOWLY = Overfit(learning_rate=0.01, epochs=400)
 
 PADDING_STAMP = (
     "sums the vectors of all columns, padding included, and its _init_weights fills the padding "
@@ -46,6 +59,34 @@ TABLE = {
     # Four literal layers make the vectors of 60 items all alike; one leaves them apart.
     "SRIM paper": Row("SRIM", {**SRIM, "preset": "paper", "n_layers": 1}),
     "SRIM official": Row("SRIM", {**SRIM, "preset": "official"}),
+    "NFRec": Row("NFRec", NFREC),
+    "NFRec concat": Row("NFRec", {**NFREC, "preset": "concat", "session_encoder": "transformer"}),
+    "NFRec id": Row("NFRec", {**NFREC, "preset": "id", "negative_sampling": "uniform"}),
+    # The mean of mapped texts cannot tell any session from any other, a Transformer of 64 can.
+    "NFRec text": Row(
+        "NFRec",
+        {**NFREC, "preset": "text", "session_encoder": "transformer", "hidden_size": 64},
+        overfit=Overfit(learning_rate=0.01),
+    ),
+    "AlterRec": Row("AlterRec", ALTERREC, overfit=IN_TURNS),
+    "AlterRec official": Row("AlterRec", {**ALTERREC, "preset": "official"}, overfit=IN_TURNS),
+    # At full weight the borrowed positives, wrong by design, compete with the 50 targets.
+    "AlterRec aug": Row(
+        "AlterRec", {**ALTERREC, "preset": "aug", "augmentation_weight": 0.1}, overfit=IN_TURNS
+    ),
+    "MDSRec": Row("MDSRec", {**MDSREC, **BOTH}),
+    "MDSRec paper": Row("MDSRec", {**MDSREC, **BOTH, "preset": "paper"}),
+    "MDSRec text": Row("MDSRec", {**MDSREC, "preset": "text"}),
+    "MDSRec id_only": Row("MDSRec", {**MDSREC, "preset": "id_only"}),
+    "MMSBR": Row("MMSBR", {**MMSBR, "use_price": True}, overfit=SLOWLY),
+    "MMSBR no image": Row("MMSBR", {**MMSBR, "use_image": False}, overfit=SLOWLY),
+    "MMSBR no price": Row("MMSBR", {**MMSBR, "use_price": False}, overfit=SLOWLY),
+    "MMSBR ids only": Row(
+        "MMSBR",
+        {**MMSBR, "use_text": False, "use_image": False, "use_price": False},
+        overfit=SLOWLY,
+    ),
+    "MMSBR official": Row("MMSBR", {**MMSBR, "preset": "official", "n_rounds": 1}),
     "Pop": Row("Pop", {"train_batch_size": 1}),
     "GRU4Rec": Row("GRU4Rec", RECURRENT),
     "NARM": Row("NARM", RECURRENT),
@@ -87,6 +128,14 @@ TABLE = {
 }
 
 
+# Rows that read item features, so that an item without any says something.
+READ_FEATURES = (
+    "SRIM", "SRIM paper", "NFRec", "NFRec concat", "NFRec text", "AlterRec", "AlterRec official",
+    "AlterRec aug", "MDSRec", "MDSRec paper", "MDSRec text", "MMSBR", "MMSBR no image",
+    "MMSBR no price", "MMSBR official",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_contract(name: str) -> None:
     row = TABLE[name]
@@ -106,7 +155,9 @@ def _does_not_apply(name: str) -> set[str]:
     """Return the checks that cannot say anything about a model."""
     if name == "Pop":  # counts items: no features, gradients, random numbers or item vectors
         return {"missing_features", "gradients", "same_seed", "overfits", "padding_item"}
-    if name in ("SRIM", "SRIM paper"):
+    if name == "NFRec text":  # has no vectors of its own for items
+        return {"padding_item"}
+    if name in READ_FEATURES:
         return set()
     return {"missing_features"}
 

@@ -6,8 +6,9 @@ decides the rows, never the model. Three things differ from RecBole's ``Sequenti
 * whole sessions go to one part; RecBole's ratio splits cut inside sessions;
 * times are compared as float64. RecBole turns them into float32 first, which rounds today's epoch
   seconds to steps of 128 s and so reorders a session;
-* ids are numbered in the sorted order of their tokens, and items come from ``.inter`` alone, so
-  that neither the order of the rows nor the presence of features changes the candidates.
+* ids are numbered in the sorted order of their tokens, and items come from ``.inter`` alone (with
+  ``candidates: features`` also from feature files, for every model the same), so that neither the
+  order of the rows nor what a model reads changes the candidates.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_mm.data.atomic import header, read_atomic, require_columns
+from recbole_mm.data.candidates import items_with_features
 from recbole_mm.data.card import DatasetCard, load_dataset_card
+from recbole_mm.data.given import read_parts, split_path
 from recbole_mm.data.sessions import (
     Rows,
     Sessions,
@@ -35,6 +38,7 @@ from recbole_mm.data.sessions import (
     concatenate,
     group_sessions,
     make_rows,
+    split_given,
     split_leave_one_out,
     split_whole,
 )
@@ -77,6 +81,7 @@ class SessionDataset(SequentialDataset):
         self.card: DatasetCard = load_dataset_card(config["data_path"])
         self.item_features: ItemFeatures | None = None
         self.counts: dict[str, int] = {}
+        self._only_features: set[str] = set()
         self._rows: dict[str, Rows] = {}
         super().__init__(config)
 
@@ -86,8 +91,12 @@ class SessionDataset(SequentialDataset):
         inter = inter_file(token, Path(dataset_path))
         require_columns(inter, header(inter), (self.uid_field, self.iid_field, self.time_field))
         super()._load_data(token, dataset_path)
+        items = set(self.inter_feat[self.iid_field])
+        if self.config["candidates"] == "features":
+            self._only_features = items_with_features(self.config) - items
+            self.counts["items_without_interactions"] = len(self._only_features)
         if self.item_feat is not None:
-            known = self.item_feat[self.iid_field].isin(self.inter_feat[self.iid_field].unique())
+            known = self.item_feat[self.iid_field].isin(items | self._only_features)
             self.counts["items_only_in_item_file"] = int((~known).sum())
             self.item_feat = self.item_feat[known].reset_index(drop=True)
 
@@ -143,7 +152,10 @@ class SessionDataset(SequentialDataset):
         if not remap_list:
             return remap_list
         tokens, _ = self._concat_remaped_tokens(remap_list)
-        first = pd.DataFrame({field_list[0]: np.unique(tokens[~pd.isna(tokens)].astype(str))})
+        known = np.unique(tokens[~pd.isna(tokens)].astype(str))
+        if self.iid_field in field_list:
+            known = np.array(sorted(self._only_features.union(known.tolist())))
+        first = pd.DataFrame({field_list[0]: known})
         return [(first, field_list[0], FeatureType.TOKEN), *remap_list]
 
     # Splitting.
@@ -189,6 +201,9 @@ class SessionDataset(SequentialDataset):
         split_by, ratio = self.config["split_by"], self.config["split_ratio"]
         if split_by == "leave_one_out":
             return split_leave_one_out(sessions)
+        if split_by == "given":
+            path = split_path(self.dataset_path, self.dataset_name)
+            return split_given(sessions, read_parts(path, self.session_tokens(sessions.session)))
         if split_by == "session_time":
             self._refuse_made_up_times(sessions)
             return split_whole(sessions, ratio, np.arange(len(sessions)))

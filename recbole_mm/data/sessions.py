@@ -194,6 +194,22 @@ def split_whole(sessions: Sessions, ratio: list[float], order: np.ndarray) -> Sp
     return Split(train, valid, test, whole=True)
 
 
+def split_given(sessions: Sessions, part: np.ndarray) -> Split:
+    """Give whole sessions to the parts that ``part`` ``(S,)`` names: train, valid or test.
+
+    Raises
+    ------
+    DataError
+        If a part stays empty.
+    """
+    names = ("train", "valid", "test")
+    for name in names:
+        if not (part == name).any():
+            raise DataError(f"The given split leaves the {name} part without sessions.")
+    train, valid, test = (sessions.take(np.flatnonzero(part == name)) for name in names)
+    return Split(train, valid, test, whole=True)
+
+
 def split_leave_one_out(sessions: Sessions) -> Split:
     """Hold out each session's last item for test and the one before for validation.
 

@@ -72,8 +72,8 @@ def check_model(
     Parameters
     ----------
     model
-        Name or class. Its modalities get feature files with gaps; columns that it may select from
-        the item file are ``class``.
+        Name or class. Its modalities get feature files with gaps; columns that it may read from
+        the item file are ``class`` and ``price``.
     overrides
         Configuration keys, above the suite's own. Small sizes keep the suite fast.
     checks

@@ -23,7 +23,7 @@ from recbole_mm.data.itememb import itememb_path, write_itememb
 from recbole_mm.trainer.base import trainer_class
 
 MAX_LENGTH = 8
-# Items 0, 12, 24, ... have no features and no class.
+# Items 0, 12, 24, ... have no features, no class and no price.
 UNDESCRIBED = 12
 _TRAINED = 0.7
 _WIDTH = 12
@@ -115,8 +115,10 @@ def _write_items(folder: Path, toy: Toy, modalities: Sequence[str]) -> None:
     tokens = [f"i{item:04d}" for item in range(toy.n_items)]
     described = [number for number in range(toy.n_items) if number % UNDESCRIBED]
     kinds = [f"kind{n % 5} kind{n % 7}" if n % UNDESCRIBED else "" for n in range(toy.n_items)]
-    items = pd.DataFrame({"item_id": tokens, "class": kinds})
-    write_atomic(folder / f"{toy.name}.item", items, {"item_id": "token", "class": "token_seq"})
+    prices = [1.0 + 13 * n % 29 if n % UNDESCRIBED else np.nan for n in range(toy.n_items)]
+    items = pd.DataFrame({"item_id": tokens, "class": kinds, "price": prices})
+    types = {"item_id": "token", "class": "token_seq", "price": "float"}
+    write_atomic(folder / f"{toy.name}.item", items, types)
     for modality in modalities:
         vectors = random.standard_normal((len(described), _WIDTH)).astype(np.float32)
         path = itememb_path(folder, toy.name, modality)

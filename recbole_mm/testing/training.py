@@ -99,11 +99,16 @@ def check_save_load(case: Case) -> str | None:
 
 
 def check_gradients(case: Case) -> str | None:
-    """Demand a gradient for every trainable parameter within five batches, or a declaration."""
+    """Demand a gradient for every trainable parameter within five batches, or a declaration.
+
+    Each batch is taken for one of an epoch of its own: a model may train its parts in turns.
+    """
     if not case.learns:
         return _NO_GRADIENTS
     model = case.twin().train()
-    for batch in case.train_batches()[:_GRADIENT_BATCHES]:
+    for epoch, batch in enumerate(case.train_batches()[:_GRADIENT_BATCHES]):
+        if hasattr(model, "start_epoch"):
+            model.start_epoch(epoch)
         backward(total(model.calculate_loss(batch)))
     frozen = set(getattr(model, "frozen_parameters", ()))
     dead = [
