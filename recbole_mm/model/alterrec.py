@@ -22,9 +22,8 @@ from recbole_mm.model import alterrec_negatives as negatives
 from recbole_mm.model import alterrec_report
 from recbole_mm.model.alterrec_branches import (
     Branch,
-    IdItems,
-    TextItems,
     initialise,
+    make_items,
     make_session,
 )
 from recbole_mm.model.alterrec_schedule import Plan, Schedule
@@ -105,13 +104,10 @@ class AlterRec(MMSequentialRecommender):
 
     def _branch(self, name: str) -> Branch:
         """Make one network and draw its weights."""
-        config, norm = self.settings, bool(self.settings["item_layer_norm"])
-        items: nn.Module
-        if name == "id":
-            items = IdItems(self.n_items, self.size, norm)
-        else:
-            features, _ = self.feature("text")
-            items = TextItems(features, self.size, config["hidden_dropout_prob"], norm)
+        config = self.settings
+        items = make_items(
+            config, self.n_items, self.feature("text")[0] if name == "text" else None
+        )
         branch = Branch(items, make_session(config, name), self._temperature(name))
         initialise(branch, str(config["parameter_init"]), self.size)
         return branch

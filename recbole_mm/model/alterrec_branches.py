@@ -168,6 +168,14 @@ class Branch(nn.Module):
         return vectors / self.temperature
 
 
+def make_items(config: Any, n_items: int, features: Tensor | None) -> nn.Module:
+    """Return the item vectors of the text branch, or without ``features`` of the ID branch."""
+    size, norm = int(config["hidden_size"]), bool(config["item_layer_norm"])
+    if features is None:
+        return IdItems(n_items, size, norm)
+    return TextItems(features, size, config["hidden_dropout_prob"], norm)
+
+
 def make_session(config: Any, branch: str) -> nn.Module:
     """Return the session encoder that the configuration names for a branch."""
     if config[f"{branch}_session_encoder"] == "mean":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from recbole_mm.errors import FeatureError
 
 
-class MMSequentialRecommender(SequentialRecommender):
+class MMSequentialRecommender(SequentialRecommender, ABC):
     """A sequential recommender that scores ``encode(session) . candidates^T``.
 
     A subclass gives `item_tables` (all that depends on items alone, with the key ``"candidates"``)
@@ -40,15 +41,15 @@ class MMSequentialRecommender(SequentialRecommender):
         self._feature_hint = (str(config["dataset"]), type(self).__name__)
         self._cached: Mapping[str, Tensor] | None = None
 
+    @abstractmethod
     def item_tables(self) -> Mapping[str, Tensor]:
         """Return what depends on items alone; ``"candidates"`` is ``(n_items, D)``."""
-        raise NotImplementedError(f"{type(self).__name__} has to define item_tables()")
 
+    @abstractmethod
     def encode(
         self, item_seq: Tensor, item_seq_len: Tensor, tables: Mapping[str, Tensor]
     ) -> Tensor:
         """Return query vectors ``(B, D)`` of sessions ``(B, T)`` with lengths ``(B,)``."""
-        raise NotImplementedError(f"{type(self).__name__} has to define encode()")
 
     def feature(self, modality: str) -> tuple[Tensor, Tensor]:
         """Return a modality's features ``(n_items, d)`` and mask ``(n_items,)``.

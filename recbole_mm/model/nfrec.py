@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from recbole_mm.errors import ConfigError
 from recbole_mm.model.alterrec_branches import (
     Branch,
-    IdItems,
     MeanSession,
-    TextItems,
     TransformerSession,
     initialise,
+    make_items,
 )
 from recbole_mm.model.alterrec_negatives import Drawn, negative_mass, positive_loss
 from recbole_mm.model.base import MMSequentialRecommender
@@ -97,14 +96,10 @@ class NFRec(MMSequentialRecommender):
 
     def _items(self, name: str) -> nn.Module:
         """Make the item vectors of one component and draw their weights."""
-        config, norm = self.settings, bool(self.settings["item_layer_norm"])
-        items: nn.Module
-        if name == "id":
-            items = IdItems(self.n_items, self.size, norm)
-        else:
-            features, _ = self.feature("text")
-            items = TextItems(features, self.size, config["hidden_dropout_prob"], norm)
-        initialise(Branch(items, nn.Identity(), 1.0), str(config["parameter_init"]), self.size)
+        features = self.feature("text")[0] if name == "text" else None
+        items = make_items(self.settings, self.n_items, features)
+        how = str(self.settings["parameter_init"])
+        initialise(Branch(items, nn.Identity(), 1.0), how, self.size)
         return items
 
     def _session(self) -> nn.Module:

@@ -82,7 +82,7 @@ class TinyDataset:
     def num(self, field: str) -> int:
         return self.item_num
 
-    def test_rows(self) -> Interaction:
+    def held_out_rows(self) -> Interaction:
         return make_rows(self.test, first_id=len(self.train) + 1)
 
     def leaky_sessions(self, targets: bool) -> Sessions:

@@ -150,7 +150,7 @@ RELEASED = {"parameter_init": "uniform"}
 )
 def test_scores_by_an_independent_derivation(build, dataset, changes):
     model = build(**RELEASED, **changes)
-    rows = dataset.test_rows()
+    rows = dataset.held_out_rows()
     alone = np_scores(model, dataset, sessions_of(rows))
     alpha = changes.get("fusion_weight", 0.5)
     found = predicted(model, rows)
@@ -509,7 +509,7 @@ def test_a_single_branch(build, dataset, preset):
     model = build(preset)
     (name,) = model.branches
     assert name == {"no_text": "id", "no_id": "text"}[preset]
-    rows = dataset.test_rows()
+    rows = dataset.held_out_rows()
     assert list(model.score_parts(rows)) == [name]
     assert list(model.score_variants(rows)) == []
     assert torch.equal(predicted(model, rows), model.score_parts(rows)[name])
@@ -521,7 +521,7 @@ def test_a_single_branch(build, dataset, preset):
 
 def test_no_text_needs_no_features(build, make_dataset):
     bare = make_dataset(TRAIN, N_ITEMS, TEST)
-    assert predicted(build("no_text", bare), bare.test_rows()).shape == (3, N_ITEMS)
+    assert predicted(build("no_text", bare), bare.held_out_rows()).shape == (3, N_ITEMS)
     with pytest.raises(FeatureError, match="encode --dataset=Tiny --modality=text"):
         build(data=bare)
 
@@ -588,7 +588,7 @@ def test_diagnostics_by_hand(build, dataset):
     model = build(hard_negative_ratio=1.0, hard_negative_sampling="window").train()
     model.start_epoch(TEXT_HARD)
     before = torch.get_rng_state()
-    train, valid = dataset.inter_feat, dataset.test_rows()
+    train, valid = dataset.inter_feat, dataset.held_out_rows()
     found = model.diagnostics(Loader(train), Loader(valid))
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training

@@ -137,3 +137,12 @@ def test_missing_features_name_what_is_there_and_the_command(settings, make_data
     assert "encode --dataset=Tiny --modality=image" in text
     with pytest.raises(FeatureError, match="found none"):
         Mean(settings(), make_dataset([[1, 2]], 3)).feature("text")
+
+
+def test_a_model_without_its_two_methods_cannot_be_made() -> None:
+    class Half(MMSequentialRecommender):
+        def item_tables(self):
+            return {}
+
+    with pytest.raises(TypeError, match="encode"):
+        Half({}, None)

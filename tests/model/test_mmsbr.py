@@ -97,7 +97,7 @@ SETS = [(), ("text",), ("image",), ("text", "image")]
 def test_anything_may_be_missing(build, make_data, names, price, preset):
     data = make_data(names, price, category=price)
     model = build(preset, data)
-    scores = evaluate(model, data.test_rows())
+    scores = evaluate(model, data.held_out_rows())
     assert bool(scores[:, 1:].isfinite().all()) and bool((scores[:, 0] == -math.inf).all())
     assert model.loss_names == (("main", "con") if len(names) == 2 else ("main",))
     assert (model.price is not None) == price
@@ -112,7 +112,7 @@ def test_no_price_means_interest_alone(build, make_data):
     for keys, price in (({}, False), ({"use_price": False}, True)):
         data = make_data(price=price)
         model = build(data=data, **keys)
-        parts = model.eval().score_parts(data.test_rows())
+        parts = model.eval().score_parts(data.held_out_rows())
         assert list(parts) == ["interest"]
         assert not [name for name, _ in model.named_parameters() if "price" in name]
     assert build(price_score="none").price is None
@@ -235,7 +235,7 @@ def test_offsets_are_dropped_item_by_item(build):
 @pytest.mark.parametrize("preset", ["sound", "official", "no_price"])
 def test_parts_and_single_scores_agree(build, make_data, form, preset):
     data = make_data()
-    model, rows = build(preset, data, price_score=form, price_gamma=0.01).eval(), data.test_rows()
+    model, rows = build(preset, data, price_score=form, price_gamma=0.01).eval(), data.held_out_rows()
     with torch.no_grad():
         scores, parts = model.full_sort_predict(rows), model.score_parts(rows)
         single = model.predict(rows)
@@ -250,7 +250,7 @@ def test_parts_and_single_scores_agree(build, make_data, form, preset):
 
 def test_item_vectors_are_made_once_per_evaluation(build, make_data, monkeypatch):
     data, calls = make_data(), []
-    model, rows = build(data=data), data.test_rows()
+    model, rows = build(data=data), data.held_out_rows()
     original = model._item_vectors
     monkeypatch.setattr(model, "_item_vectors", lambda part: calls.append(1) or original(part))
     first = evaluate(model, rows)
@@ -267,7 +267,7 @@ def test_item_vectors_are_made_once_per_evaluation(build, make_data, monkeypatch
 
 def test_a_column_of_padding_changes_nothing(build, make_data):
     data = make_data()
-    model, rows = build(data=data), data.test_rows()
+    model, rows = build(data=data), data.held_out_rows()
     wide = rows["item_id_list"]
     one = evaluate(model, rows)
     rows["item_id_list"] = torch.cat([wide, torch.zeros_like(wide)], dim=1)
@@ -282,7 +282,7 @@ def test_chunks_give_the_same_scores_and_gradients(build, make_data, preset):
         model = build(preset, data, item_chunk=chunk, **STILL)
         sum(losses(model, data.inter_feat)).backward()
         grads = {name: p.grad for name, p in model.named_parameters()}
-        found.append((grads, evaluate(model, data.test_rows())))
+        found.append((grads, evaluate(model, data.held_out_rows())))
     torch.testing.assert_close(found[0][1], found[1][1])
     for name, grad in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], grad, rtol=1e-3, atol=1e-5, msg=name)
@@ -401,7 +401,7 @@ def test_switches_of_the_scores(build, make_data, changes):
         for name, weight in model.named_parameters():
             if weight.ndim == 1 or "tables" in name:
                 torch.nn.init.normal_(weight, 0.3, 0.3)
-    one, two = (evaluate(model, data.test_rows())[:, 1:] for model in models)
+    one, two = (evaluate(model, data.held_out_rows())[:, 1:] for model in models)
     assert bool(two.isfinite().all()) and not torch.allclose(one, two, rtol=1e-3)
 
 
@@ -438,7 +438,7 @@ def test_each_dropout_drops_in_training_only(build, make_data, name):
     assert not torch.equal(one, two)
     still = build(data=data, **STILL, w_con=0.0)
     assert torch.equal(*(losses(still, data.inter_feat, seed)[0] for seed in (1, 2)))
-    assert torch.equal(evaluate(model, data.test_rows()), evaluate(model, data.test_rows()))
+    assert torch.equal(evaluate(model, data.held_out_rows()), evaluate(model, data.held_out_rows()))
 
 
 # What a run reports
@@ -448,7 +448,7 @@ def test_each_dropout_drops_in_training_only(build, make_data, name):
 def test_diagnostics_by_hand(build, make_data, preset):
     data = make_data(missing=(6, 9))
     model = build(preset, data).train()
-    rows = data.test_rows()
+    rows = data.held_out_rows()
     found = model.diagnostics(None, [(rows, None)])
     assert found["share_text"] == found["share_image"] == pytest.approx(9 / 11)
     assert found["share_price"] == pytest.approx(10 / 11)
@@ -474,5 +474,5 @@ def test_diagnostics_by_hand(build, make_data, preset):
 
 def test_diagnostics_of_what_is_there(build, make_data):
     data = make_data(("text",), price=False)
-    found = build(data=data).diagnostics(None, [(data.test_rows(), None)])
+    found = build(data=data).diagnostics(None, [(data.held_out_rows(), None)])
     assert found == {"share_text": pytest.approx(10 / 11), "share_price": 0.0}

@@ -181,7 +181,7 @@ def test_scores_equal_an_independent_derivation(build, settings, dataset, change
     model = build(**changes)
     with torch.no_grad():
         model.log_scale.add_(torch.arange(len(model.branches)) * 0.3)
-    ours = evaluate(model, dataset.test_rows())
+    ours = evaluate(model, dataset.held_out_rows())
     rows = [one[:cut] for one in TEST for cut in range(1, len(one))]
     theirs = np_scores(model, dataset, settings(**{**SMALL, **changes}), rows)
     np.testing.assert_allclose(ours[:, 1:].numpy(), theirs[:, 1:], rtol=2e-4, atol=2e-5)
@@ -421,7 +421,7 @@ def test_every_switch_trains_and_predicts(build, dataset, key, value):
     assert all(map(math.isfinite, totals))
     # Eq. 17 as printed is unbounded and jumps; all others must be learnt.
     assert value == "ratio" or totals[-1] < totals[0]
-    scores = evaluate(model, dataset.test_rows())
+    scores = evaluate(model, dataset.held_out_rows())
     assert bool(scores[:, 1:].isfinite().all())
     if "id" in model.branches:
         assert not model.sources["id"].weight[0].any()
@@ -486,7 +486,7 @@ def test_the_first_scale(build):
 
 
 def test_halved_steps_with_the_scale_score_like_whole_steps(build, dataset):
-    rows = dataset.test_rows()
+    rows = dataset.held_out_rows()
     # A map's bias would not be halved with the vectors.
     changes = {"content": "random", "attention": "none", "session_map": "none"}
     whole, halved = build(**changes), build(gcn="residual_norm", **changes)
@@ -560,7 +560,7 @@ def test_leaky_graphs_say_so(build, caplog, source, target_edge):
 
 
 def test_prediction_never_reads_the_target_nor_the_session_id(build, dataset):
-    model, rows = build(), dataset.test_rows()
+    model, rows = build(), dataset.held_out_rows()
     scores = evaluate(model, rows)
     rows["item_id"] = torch.ones_like(rows["item_id"])
     rows["session_id"] = torch.ones_like(rows["session_id"])
@@ -584,9 +584,9 @@ def test_items_without_neighbours_or_features_have_finite_scores(build, dataset)
         {"gcn": "literal", "score": "cosine"},
     ):
         model = build(**changes)
-        loss = sum(model.calculate_loss(dataset.test_rows()))
+        loss = sum(model.calculate_loss(dataset.held_out_rows()))
         loss.backward()
-        scores = evaluate(model, dataset.test_rows())
+        scores = evaluate(model, dataset.held_out_rows())
         assert bool(loss.isfinite()) and bool(scores[:, 1:].isfinite().all())
         for parameter in model.parameters():
             assert parameter.grad is None or float(parameter.grad.abs().max()) < 1e3
@@ -607,7 +607,7 @@ def test_the_missing_vector_is_propagated_to_neighbours(build):
 
 
 def test_new_weights_and_training_steps_reach_the_next_evaluation(build, dataset):
-    rows = dataset.test_rows()
+    rows = dataset.held_out_rows()
     model, other = build(seed=1), build(seed=2)
     first, second = evaluate(model, rows), evaluate(other, rows)
     model.load_state_dict(other.state_dict())

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from recbole_mm.errors import CheckpointError
 from recbole_mm.trainer.alterrec import AlterRecTrainer
-from recbole_mm.trainer.base import BEST, LAST
+from recbole_mm.trainer.base import LAST
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 SCRIPT = Path(__file__).with_name("alterrec_run.py")
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -159,49 +154,16 @@ def test_patience_below_two_cycles_is_announced(build, caplog):
 # Resume
 
 
-def start(*jobs):
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *jobs],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-
-
-def differences(one, two, path=""):
-    """Name every place where two nested states differ in a bit."""
-    if isinstance(one, dict) and isinstance(two, dict) and list(one) == list(two):
-        return [d for key in one for d in differences(one[key], two[key], f"{path}/{key}")]
-    if isinstance(one, (list, tuple)) and len(one) == len(two):
-        pairs = enumerate(zip(one, two, strict=True))
-        return [d for place, (a, b) in pairs for d in differences(a, b, f"{path}/{place}")]
-    if isinstance(one, (torch.Tensor, np.ndarray)):
-        return [] if bool((one == two).all()) else [path]
-    return [] if one == two else [path]
-
-
-def states(folder):
-    """Return the two checkpoints of a run without the time they took."""
-    found = [load_checkpoint(folder / name) for name in (BEST, LAST)]
-    for state in found:
-        del state["seconds"]
-    return found
-
-
-def test_twelve_epochs_are_seven_and_five_in_a_new_process(tmp_path):
+def test_twelve_epochs_are_seven_and_five_in_a_new_process(
+    start, finish, differences, states, tmp_path
+):
     # Epochs 7 and 8 are one block of the text branch: the first part stops in its middle.
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    finish(start(f"{whole},12", f"{halves},7"))
+    finish(start(SCRIPT, f"{whole},12", f"{halves},7"))
     stopped = load_checkpoint(halves / LAST)
     assert (stopped["epoch"], stopped["history"][-1]["branch"]) == (6, "text")
     assert differences(states(whole), states(halves)) != []
-    finish(start(f"{halves},12,resume"))
+    finish(start(SCRIPT, f"{halves},12,resume"))
     assert differences(states(whole), states(halves)) == []
     ended = load_checkpoint(halves / LAST)
     assert list(ended["stateful"]) == [

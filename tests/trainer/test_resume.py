@@ -3,8 +3,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,63 +11,26 @@ import pytest
 import torch
 from recbole.trainer import Trainer
 
-import recbole_mm
 from recbole_mm.errors import CheckpointError
 from recbole_mm.trainer.base import BEST, LAST, MMTrainerMixin
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
-ROOT = Path(recbole_mm.__file__).parents[1]
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-
-
-def differences(one, two, path=""):
-    """Name every place where two nested states differ in a bit."""
-    if isinstance(one, dict) and isinstance(two, dict) and list(one) == list(two):
-        return [d for key in one for d in differences(one[key], two[key], f"{path}/{key}")]
-    if isinstance(one, (list, tuple)) and len(one) == len(two):
-        pairs = enumerate(zip(one, two, strict=True))
-        return [d for place, (a, b) in pairs for d in differences(a, b, f"{path}/{place}")]
-    if isinstance(one, torch.Tensor):
-        return [] if torch.equal(one, two) else [path]
-    if isinstance(one, np.ndarray):
-        return [] if np.array_equal(one, two) else [path]
-    return [] if one == two else [path]
-
-
-def states(folder):
-    """Return the two checkpoints of a run without the time they took."""
-    found = [load_checkpoint(folder / name) for name in (BEST, LAST)]
-    for state in found:
-        del state["seconds"]
-    return found
-
-
-def test_six_epochs_are_three_and_three_in_a_new_process(toy_data, tmp_path):
+def test_six_epochs_are_three_and_three_in_a_new_process(
+    start, finish, differences, states, toy_data, tmp_path
+):
     # BERT4Rec draws its masks from Python's generator, SASRec its dropout from torch's.
     models = ("SASRec", "BERT4Rec")
     whole = {model: tmp_path / f"{model}-whole" for model in models}
     parts = {model: tmp_path / f"{model}-parts" for model in models}
     halves = [f"{model},{parts[model]},3" for model in models]
-    finish(start(toy_data, *(f"{model},{whole[model]},6" for model in models), *halves))
+    finish(start(SCRIPT, toy_data, *(f"{model},{whole[model]},6" for model in models), *halves))
     for model in models:
         assert load_checkpoint(parts[model] / LAST)["epoch"] == 2
         assert differences(states(whole[model]), states(parts[model])) != []
-    finish(start(toy_data, *(f"{model},{parts[model]},6,resume" for model in models)))
+    finish(start(SCRIPT, toy_data, *(f"{model},{parts[model]},6,resume" for model in models)))
     for model in models:
         assert differences(states(whole[model]), states(parts[model])) == []
         ranks = [np.load(folder[model] / "ranks.npy") for folder in (whole, parts)]
@@ -77,7 +38,7 @@ def test_six_epochs_are_three_and_three_in_a_new_process(toy_data, tmp_path):
         assert len(load_checkpoint(parts[model] / LAST)["history"]) == 6
 
 
-def test_the_comparison_sees_one_bit():
+def test_the_comparison_sees_one_bit(differences):
     state = {"a": [torch.zeros(2), {"b": 1}], "rng": np.arange(3)}
     other = {"a": [torch.zeros(2), {"b": 1}], "rng": np.arange(3)}
     assert differences(state, other) == []
@@ -86,16 +47,18 @@ def test_the_comparison_sees_one_bit():
     assert differences(state, other) == ["/a/0", "/rng"]
 
 
-def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(toy_data, tmp_path):
+def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(
+    start, finish, differences, states, toy_data, tmp_path
+):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    victim = start(toy_data, f"SASRec,{killed},30")
+    victim = start(SCRIPT, toy_data, f"SASRec,{killed},30")
     while not (killed / LAST).exists() and victim.poll() is None:
         time.sleep(0.005)
     time.sleep(random.Random(4).uniform(0.0, 0.1))
     victim.kill()
     victim.communicate()
     assert 0 <= load_checkpoint(killed / LAST)["epoch"] < 29
-    finish(start(toy_data, f"SASRec,{killed},30,resume", f"SASRec,{whole},30"))
+    finish(start(SCRIPT, toy_data, f"SASRec,{killed},30,resume", f"SASRec,{whole},30"))
     assert differences(states(whole), states(killed)) == []
 
 
