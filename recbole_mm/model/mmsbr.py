@@ -69,6 +69,8 @@ class MMSBR(MMSequentialRecommender):
         self.used = self._used_modalities()
         self._build_items()
         self.interest = Interest(config)
+        if config["repeat_bias"]:
+            self.repeat_bias = nn.Parameter(torch.zeros(()))
         self._build_price(dataset)
         self._reset()
         self._dropouts = [(m, m.p) for m in self.modules() if isinstance(m, nn.Dropout)]
@@ -278,12 +280,18 @@ class MMSBR(MMSequentialRecommender):
             return vectors
         return torch.cat([vectors, self.price(item_seq, item_seq_len)], dim=1)
 
-    def _parts(self, query: Tensor, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(
+        self, item_seq: Tensor, lengths: Tensor, tables: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Return what adds up to the scores, ``(B, N)`` each."""
+        query = self.encode(item_seq, lengths, tables)
         parts = {"interest": query[:, : self.size] @ tables["candidates"].T}
         if self.price is not None:
             distance = self.price_distance(query, tables)
             parts["price"] = self.price_score(parts["interest"], distance)
+        if self.settings["repeat_bias"]:
+            in_session = torch.zeros_like(parts["interest"]).scatter_(1, item_seq, 1.0)
+            parts["repeat"] = self.repeat_bias * in_session
         return parts
 
     def price_distance(self, query: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
@@ -293,12 +301,12 @@ class MMSBR(MMSequentialRecommender):
     def score_parts(self, interaction: Any) -> dict[str, Tensor]:
         """Return the parts of the scores ``(B, n_items)``, which add up to them.
 
-        ``"interest"`` is ``r``; ``"price"`` what price adds to it. Padding has ``-inf`` in the
-        first and 0 in the others.
+        ``"interest"`` is ``r``; ``"price"`` what price adds to it, ``"repeat"`` what being in the
+        session adds. Padding has ``-inf`` in the first and 0 in the others.
         """
         with self.full_precision():
             tables = self.current_tables()
-            parts = self._parts(self.encode(*self.inputs(interaction), tables), tables)
+            parts = self._parts(*self.inputs(interaction), tables)
         for name, part in parts.items():
             part[:, 0] = -math.inf if name == "interest" else 0.0
         return parts
@@ -313,11 +321,14 @@ class MMSBR(MMSequentialRecommender):
         item = interaction[self.ITEM_ID]
         with self.full_precision():
             tables = self.current_tables()
-            query = self.encode(*self.inputs(interaction), tables)
+            item_seq, lengths = self.inputs(interaction)
+            query = self.encode(item_seq, lengths, tables)
             score = (query[:, : self.size] * tables["candidates"][item]).sum(dim=1)
             if self.price is not None:
                 apart = query[:, self.size :] - tables["price"][item]
                 score = score + self.price_score(score, apart.square().sum(dim=1))
+            if self.settings["repeat_bias"]:
+                score = score + self.repeat_bias * (item_seq == item.unsqueeze(1)).any(dim=1)
         return score.masked_fill(item == 0, -math.inf)
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
@@ -326,7 +337,7 @@ class MMSBR(MMSequentialRecommender):
         target = interaction[self.ITEM_ID]
         with self.full_precision():
             tables = self.item_tables()
-            parts = self._parts(self.encode(item_seq, lengths, tables), tables)
+            parts = self._parts(item_seq, lengths, tables)
             # Column 0 is no item and must not take part in the softmax.
             scores = torch.stack(list(parts.values())).sum(dim=0)[:, 1:]
             main = losses.softmax_ce(scores, target - 1).mean()

@@ -251,6 +251,24 @@ def test_parts_and_single_scores_agree(build, make_data, form, preset):
         assert bool((parts["price"][:, 1:] != 0).any()) and not parts["price"][:, 0].any()
 
 
+def test_repeat_bias_moves_the_items_of_the_session_alone(build, make_data):
+    data = make_data()
+    model, rows = build(data=data, repeat_bias=True), data.held_out_rows()
+    plain = evaluate(model, rows)
+    with torch.no_grad():
+        model.repeat_bias.fill_(-2.0)
+    moved, expected = evaluate(model, rows), torch.zeros_like(plain)
+    for row, history in enumerate(rows["item_id_list"].tolist()):
+        expected[row, [item for item in history if item]] = -2.0
+    torch.testing.assert_close(moved[:, 1:] - plain[:, 1:], expected[:, 1:])
+    rows["item_id"] = rows["item_id_list"][:, 0]
+    with torch.no_grad():
+        single = model.predict(rows)
+    torch.testing.assert_close(single, moved.gather(1, rows["item_id"].unsqueeze(1))[:, 0])
+    sum(losses(model, data.inter_feat)).backward()
+    assert model.repeat_bias.grad != 0
+
+
 def test_item_vectors_are_made_once_per_evaluation(build, make_data, monkeypatch):
     data, calls = make_data(), []
     model, rows = build(data=data), data.held_out_rows()
