@@ -213,3 +213,56 @@ def test_each_of_the_four_signals_tells_something_and_together_they_tell_more():
     for name in signals:
         rest = scorers.hit(sum(part for other, part in parts.items() if other != name))
         assert everything > rest + 0.015, (name, everything, rest)
+
+
+class _Insider:
+    """Ranks the last item of the test sessions by the story's own probabilities.
+
+    ``unknown`` names what the insider does not know: a trait, which then counts by its share of the
+    items, or the partners.
+    """
+
+    def __init__(self, shop, visits):
+        starts = np.flatnonzero(np.diff(visits.session, prepend=-1))
+        sessions = np.split(visits.item, starts[1:])
+        ends = [times[-1] for times in np.split(visits.seconds, starts[1:])]
+        last_tenth = np.argsort(ends, kind="stable")[2700:]
+        self.shop = shop
+        self.rows = [(sessions[k], visits.seconds[starts[k]]) for k in last_tenth]
+
+    def ndcg(self, unknown=None):
+        return float(np.mean([self._gain(items, start, unknown) for items, start in self.rows]))
+
+    def _gain(self, items, start, unknown):
+        chances = self._chances(items[:-1], start, unknown)
+        rank = int((chances > chances[items[-1]]).sum())
+        return 1 / np.log2(rank + 2) if rank < 20 else 0.0
+
+    def _chances(self, seen, start, unknown):
+        shop = self.shop
+        weights = synthetic._present(shop, np.array([start]))[0] * self._taste(seen[0], unknown)
+        weights[seen] = 0
+        share = synthetic.PARTNER_PERCENT / 100
+        chances = (1 - share) * weights / weights.sum()
+        if unknown != "partners":
+            partners = shop.partners[seen[-1]]
+            chances[partners] += share / len(partners) * (weights[partners] > 0)
+        return chances
+
+    def _taste(self, first, unknown):
+        shop = self.shop
+        traits = {"topic": shop.topic, "style": shop.style, "level": shop.level}
+        hidden = traits.pop(unknown, None)
+        shared = sum((trait == trait[first]).astype(int) for trait in traits.values())
+        if hidden is None:
+            return synthetic.PULL[shared].astype(float)
+        same = float((hidden == hidden[first]).mean())
+        return same * synthetic.PULL[shared + 1] + (1 - same) * synthetic.PULL[shared]
+
+
+def test_who_knows_the_story_needs_every_part_of_it(shop, visits):
+    insider = _Insider(shop, visits)
+    everything = insider.ndcg()
+    assert 0.38 < everything < 0.43
+    for part in ("topic", "style", "level", "partners"):
+        assert insider.ndcg(part) < everything - 0.05, part
