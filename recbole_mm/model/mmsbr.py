@@ -38,7 +38,8 @@ class MMSBR(MMSequentialRecommender):
     """Interest from image and text through pivots, preference from price as Gaussians.
 
     ``score(b, i) = r + price(r, W)`` with ``r = s_b . E_i`` and ``W`` the squared Wasserstein
-    distance of the session's and the item's price; trained with cross-entropy ``+ w_con con``.
+    distance of the session's and the item's price, plus one learned number (``repeat_bias``) if
+    ``i`` is in the session; trained with cross-entropy ``+ w_con con``.
 
     Parameters
     ----------

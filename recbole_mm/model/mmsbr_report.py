@@ -18,7 +18,7 @@ def diagnose(model: Any, rows: Any) -> dict[str, float]:
     mean of ``W`` over the first batch of rows and all items, ``price_gamma`` its learned weight;
     ``<modality>_cosine`` is the mean cosine of an item's real and pseudo vector as the contrastive
     loss sees them, ``<modality>_retrieval@1`` how often the pseudo vector is the nearest one of
-    those of up to 2,000 items.
+    those of up to 2,000 items; ``repeat_bias`` is what the session's own items get.
 
     Parameters
     ----------
@@ -36,6 +36,8 @@ def diagnose(model: Any, rows: Any) -> dict[str, float]:
             found |= _price(model, next(iter(rows))[0].to(model.device))
         for name in model.pseudo:
             found |= _agreement(model, name)
+    if model.settings["repeat_bias"]:
+        found["repeat_bias"] = float(model.repeat_bias.detach())
     return found
 
 

@@ -113,7 +113,7 @@ def test_no_price_means_interest_alone(build, make_data):
         data = make_data(price=price)
         model = build(data=data, **keys)
         parts = model.eval().score_parts(data.held_out_rows())
-        assert list(parts) == ["interest"]
+        assert list(parts) == ["interest", "repeat"]
         assert not [name for name, _ in model.named_parameters() if "price" in name]
     assert build(price_score="none").price is None
 
@@ -246,14 +246,15 @@ def test_parts_and_single_scores_agree(build, make_data, form, preset):
     torch.testing.assert_close(
         single, scores.gather(1, rows["item_id"].unsqueeze(1)).squeeze(1), rtol=1e-4, atol=1e-4
     )
-    assert set(parts) == ({"interest"} if preset == "no_price" else {"interest", "price"})
+    expected = {"sound": {"price", "repeat"}, "official": {"price"}, "no_price": {"repeat"}}
+    assert set(parts) == {"interest"} | expected[preset]
     if preset != "no_price":
         assert bool((parts["price"][:, 1:] != 0).any()) and not parts["price"][:, 0].any()
 
 
 def test_repeat_bias_moves_the_items_of_the_session_alone(build, make_data):
     data = make_data()
-    model, rows = build(data=data, repeat_bias=True), data.held_out_rows()
+    model, rows = build(data=data), data.held_out_rows()
     plain = evaluate(model, rows)
     with torch.no_grad():
         model.repeat_bias.fill_(-2.0)
@@ -496,4 +497,4 @@ def test_diagnostics_by_hand(build, make_data, preset):
 def test_diagnostics_of_what_is_there(build, make_data):
     data = make_data(("text",), price=False)
     found = build(data=data).diagnostics(None, [(data.held_out_rows(), None)])
-    assert found == {"share_text": pytest.approx(10 / 11), "share_price": 0.0}
+    assert found == {"share_text": pytest.approx(10 / 11), "share_price": 0.0, "repeat_bias": 0.0}
