@@ -235,10 +235,8 @@ def test_offsets_are_dropped_item_by_item(build):
 @pytest.mark.parametrize("preset", ["sound", "official", "no_price"])
 def test_parts_and_single_scores_agree(build, make_data, form, preset):
     data = make_data()
-    model, rows = (
-        build(preset, data, price_score=form, price_gamma=0.01).eval(),
-        data.held_out_rows(),
-    )
+    model = build(preset, data, price_score=form, price_gamma=0.01).eval()
+    rows = data.held_out_rows()
     with torch.no_grad():
         scores, parts = model.full_sort_predict(rows), model.score_parts(rows)
         single = model.predict(rows)

@@ -246,7 +246,8 @@ class _Insider:
         chances = (1 - share) * weights / weights.sum()
         if unknown != "partners":
             partners = shop.partners[seen[-1]]
-            chances[partners] += share / len(partners) * (weights[partners] > 0)
+            # Two matchings may give an item the same partner.
+            np.add.at(chances, partners, share / len(partners) * (weights[partners] > 0))
         return chances
 
     def _taste(self, first, unknown):
