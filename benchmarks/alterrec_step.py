@@ -29,7 +29,7 @@ def row_by_row(sampler: Any, teacher: Any) -> Any:
     """Rank and draw for each row by itself; stands in for ``sampler.hard``."""
     import torch
 
-    from recbole_mm.model.alterrec_negatives import Drawn
+    from recbole_mm.model.alterrec.negatives import Drawn
 
     lists = []
     for scores in teacher:
@@ -51,7 +51,7 @@ def mass_by_pairs(scores: Any, drawn: Any, target: Any, history: Any = None) -> 
 
 def whole_block(block: Any, hidden: Any, mask: Any, lengths: Any) -> Any:
     """Run the topmost block at all positions; stands in for ``_last_position_only``."""
-    from recbole_mm.model.alterrec_branches import attention_mask
+    from recbole_mm.model.alterrec.branches import attention_mask
     from recbole_mm.model.layers import last_position
 
     return last_position(block(hidden, attention_mask(lengths, hidden.shape[1])), lengths)
@@ -61,7 +61,8 @@ def slow_down(model: Any, form: str) -> None:
     """Put the slow forms in the place of ours."""
     import functools
 
-    from recbole_mm.model import alterrec_branches, alterrec_negatives
+    from recbole_mm.model.alterrec import branches as alterrec_branches
+    from recbole_mm.model.alterrec import negatives as alterrec_negatives
 
     model.sampler.hard = functools.partial(row_by_row, model.sampler)
     if form == "as released":
@@ -122,7 +123,7 @@ def step(form: str, repeats: int) -> dict[str, Any]:
     """Time one step of the ID branch, with the text branch as teacher, and its parts."""
     import torch
 
-    from recbole_mm.model import alterrec
+    from recbole_mm.model.alterrec import model as alterrec
 
     torch.manual_seed(1)
     model: Any = alterrec.AlterRec(settings(form), Items())

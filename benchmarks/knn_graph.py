@@ -35,7 +35,7 @@ def search(backend: str, n_items: int) -> dict[str, Any]:
 
     import torch
 
-    from recbole_mm.data.nearest import nearest_items, overlap
+    from recbole_mm.graph.nearest import nearest_items, overlap
 
     table = vectors(n_items)
     before = common.peak_memory_mb()

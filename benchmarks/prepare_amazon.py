@@ -53,8 +53,8 @@ def _meta(n: int, texts: list[str]) -> dict[str, Any]:
 
 def parts(folder: str, dump: str) -> dict[str, Any]:
     """Read a dump into parts, and nothing else."""
-    from recbole_mm.prepare.amazon_lines import ReviewReader
-    from recbole_mm.prepare.amazon_raw import stream_parts
+    from recbole_mm.prepare.amazon.lines import ReviewReader
+    from recbole_mm.prepare.amazon.raw import stream_parts
 
     place = Path(folder)
     return {
@@ -67,8 +67,8 @@ def parts(folder: str, dump: str) -> dict[str, Any]:
 def prepare(folder: str) -> dict[str, Any]:
     """Prepare the data set; a second run finds the parts of the first."""
     from recbole_mm.data.card import load_dataset_card
-    from recbole_mm.prepare.amazon import prepare_amazon
-    from recbole_mm.prepare.amazon_presets import AmazonOptions
+    from recbole_mm.prepare.amazon.presets import AmazonOptions
+    from recbole_mm.prepare.amazon.reviews import prepare_amazon
 
     place = Path(folder)
     options = AmazonOptions(

@@ -61,7 +61,7 @@ def cost(n_items: int) -> dict[str, Any]:
     import torch
 
     from recbole_mm.config import MMConfig
-    from recbole_mm.model.srim import SRIM
+    from recbole_mm.model.srim.model import SRIM
 
     settings = {"use_gpu": False, "embedding_size": WIDTH, "n_layers": N_LAYERS}
     dataset, made = StandIn(n_items), []

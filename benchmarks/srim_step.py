@@ -52,7 +52,7 @@ def step(form: str, preset: str, batch: int, repeats: int) -> dict[str, Any]:
     """Time one step (forward, backward, Adam) and, for the sparse form, look inside it."""
     import torch
 
-    from recbole_mm.model import srim
+    from recbole_mm.model.srim import model as srim
 
     if form in ("densified", "one dense"):
         srim.residual_propagate = dense_propagate(kept=form == "one dense")
@@ -100,8 +100,8 @@ def propagation(form: str) -> dict[str, Any]:
     """Time the propagation of one branch alone, forward and backward."""
     import torch
 
-    from recbole_mm.data.graphs import ItemGraph
-    from recbole_mm.data.propagation import residual_propagate
+    from recbole_mm.graph.cooccurrence import ItemGraph
+    from recbole_mm.graph.propagation import residual_propagate
 
     run = residual_propagate if form == "sparse" else dense_propagate(form == "one dense")
     adjacency = ItemGraph(_sessions(), N_ITEMS + 1, "mult").adjacency()

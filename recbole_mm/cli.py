@@ -240,8 +240,8 @@ def _compare(commands: Any) -> None:
 
 
 def _on_compare(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    """Delegate to :mod:`recbole_mm.evaluation.compare`."""
-    from recbole_mm.evaluation.compare import compare_command
+    """Delegate to :mod:`recbole_mm.compare.plan`."""
+    from recbole_mm.compare.plan import compare_command
 
     if not (args.table_only and args.output):
         args.dataset = _from_files(args, "dataset")
@@ -292,10 +292,12 @@ def _audit(commands: Any) -> None:
 
 
 def _on_audit(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    """Delegate to :mod:`recbole_mm.data.audit`."""
-    from recbole_mm.data.audit import audit_command
+    """Split the data set as configured, check it, and print its data sheet."""
+    from recbole_mm.data.audit import data_sheet
+    from recbole_mm.run.prepared import load_dataset
 
-    print(audit_command(_from_files(args, "dataset"), args.config_files, overrides))
+    dataset = _from_files(args, "dataset")
+    print(data_sheet(load_dataset("Pop", dataset, args.config_files, overrides)))
     return 0
 
 
@@ -309,10 +311,13 @@ def _export(commands: Any) -> None:
 
 
 def _on_export(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    """Delegate to :mod:`recbole_mm.data.export`."""
-    from recbole_mm.data.export import export_command
+    """Split the data set as configured, and export it."""
+    from recbole_mm.data.export import export_benchmark
+    from recbole_mm.run.prepared import load_dataset
 
-    print(export_command(_from_files(args, "dataset"), args.out, args.config_files, overrides))
+    dataset = _from_files(args, "dataset")
+    built = load_dataset("Pop", dataset, args.config_files, overrides)
+    print(export_benchmark(built, args.out))
     return 0
 
 

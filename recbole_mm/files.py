@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+# Names of the files in a run folder.
+RESULT, CONFIG, LOG = "result.json", "config.yaml", "run.log"
+BEST, LAST = "best.safetensors", "last.safetensors"
+
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:

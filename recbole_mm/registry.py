@@ -61,18 +61,22 @@ class ModelSpec:
 
 
 _OURS = {
-    "SRIM": ModelSpec("SRIM", "recbole_mm.model.srim:SRIM", None, ("text",), "recbole_mm"),
+    "SRIM": ModelSpec("SRIM", "recbole_mm.model.srim.model:SRIM", None, ("text",), "recbole_mm"),
     "AlterRec": ModelSpec(
         "AlterRec",
-        "recbole_mm.model.alterrec:AlterRec",
+        "recbole_mm.model.alterrec.model:AlterRec",
         "recbole_mm.trainer.alterrec:AlterRecTrainer",
         ("text",),
         "recbole_mm",
     ),
-    "MMSBR": ModelSpec("MMSBR", "recbole_mm.model.mmsbr:MMSBR", None, ("text",), "recbole_mm"),
-    "NFRec": ModelSpec("NFRec", "recbole_mm.model.nfrec:NFRec", None, ("text",), "recbole_mm"),
+    "MMSBR": ModelSpec(
+        "MMSBR", "recbole_mm.model.mmsbr.model:MMSBR", None, ("text",), "recbole_mm"
+    ),
+    "NFRec": ModelSpec(
+        "NFRec", "recbole_mm.model.alterrec.nfrec:NFRec", None, ("text",), "recbole_mm"
+    ),
     "MDSRec": ModelSpec(
-        "MDSRec", "recbole_mm.model.mdsrec:MDSRec", None, ("text", "image"), "recbole_mm"
+        "MDSRec", "recbole_mm.model.mdsrec.model:MDSRec", None, ("text", "image"), "recbole_mm"
     ),
 }
 _PLUGINS: dict[str, ModelSpec] = {}

@@ -197,9 +197,7 @@ def test_plugins_are_loaded_first(
 
 def test_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[argparse.Namespace, dict]] = []
-    replace(
-        monkeypatch, "evaluation.compare", compare_command=lambda *args: calls.append(args) or 1
-    )
+    replace(monkeypatch, "compare.plan", compare_command=lambda *args: calls.append(args) or 1)
     models = "SRIM SRIM:preset=official,graph_source=leaky_all SASRec"
     argv = ["compare", f"--models={models}", "--dataset=X", "--seeds=0 1 2", "--jobs=2"]
     code = cli.main([*argv, "--seeds_for=SRIM=3 Pop=1", "--output=o", "--epochs=2"])
@@ -250,16 +248,14 @@ def test_prepare(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_audit_and_export(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    replace(monkeypatch, "data.audit", audit_command=lambda *args: f"audit {args}")
-    replace(monkeypatch, "data.export", export_command=lambda *args: f"export {args}")
-    assert cli.main(["audit", "--dataset=X", "--split_seed=3"]) == 0
-    assert capsys.readouterr().out == "audit ('X', [], {'split_seed': 3})\n"
-    assert cli.main(["export", "--dataset=X", "--out=o"]) == 0
-    assert capsys.readouterr().out == "export ('X', 'o', [], {})\n"
-    assert cli.main(["export", "--dataset=X"]) == 2
+def test_audit_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--dataset=Cellphones", f"--data_path={CLONE / 'atomic_data'}"]
+    assert cli.main(["audit", *where]) == 0
+    assert "passed: no session stands in two parts" in capsys.readouterr().out
+    assert cli.main(["export", *where, f"--out={tmp_path}"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'Cellphones'}\n"
+    assert (tmp_path / "Cellphones" / "Cellphones.train.inter").is_file()
+    assert cli.main(["export", *where]) == 2
     assert "--out" in capsys.readouterr().err
 
 

@@ -13,13 +13,9 @@ is tested there: permuting the test rows leaves them equal bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
-from recbole_mm.data.session_dataset import SessionDataset, load_dataset
+from recbole_mm.data.session_dataset import SessionDataset
 from recbole_mm.data.sessions import Sessions
 from recbole_mm.errors import DataError
 
@@ -126,12 +122,3 @@ def data_sheet(dataset: SessionDataset) -> str:
     lines += [f"{name.replace('_', ' '):<28}{count}" for name, count in dataset.counts.items()]
     lines += [f"passed: {sentence}" for sentence in audit(dataset)]
     return "\n".join(lines)
-
-
-def audit_command(
-    dataset: str,
-    config_files: Sequence[str | Path] = (),
-    overrides: Mapping[str, Any] | None = None,
-) -> str:
-    """Split ``dataset`` as configured, check it, and return its data sheet."""
-    return data_sheet(load_dataset("Pop", dataset, config_files, overrides))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 import yaml
 
 from recbole_mm.data.atomic import write_atomic
-from recbole_mm.data.session_dataset import SessionDataset, load_dataset
+from recbole_mm.data.session_dataset import SessionDataset
 from recbole_mm.errors import DataError
 from recbole_mm.files import atomic_write
 
@@ -86,13 +85,3 @@ def _stock_config(dataset: SessionDataset) -> dict[str, Any]:
         "topk": list(config["topk"]),
         "valid_metric": config["valid_metric"],
     }
-
-
-def export_command(
-    dataset: str,
-    out: str | Path,
-    config_files: Sequence[str | Path] = (),
-    overrides: Mapping[str, Any] | None = None,
-) -> Path:
-    """Split ``dataset`` as configured and export it; see :func:`export_benchmark`."""
-    return export_benchmark(load_dataset("Pop", dataset, config_files, overrides), out)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -358,17 +357,3 @@ def inter_file(name: str, folder: Path) -> Path:
             "Name another folder with --data_path, or make the files with `recbole-mm prepare`."
         )
     return inter
-
-
-def load_dataset(
-    model: str, dataset: str, config_files: Any = (), overrides: Mapping[str, Any] | None = None
-) -> SessionDataset:
-    """Read and split a data set as a run of ``model`` would, without building the model."""
-    from recbole_mm.config import MMConfig
-    from recbole_mm.prepare import ensure_dataset
-
-    config = MMConfig(model, dataset, config_files, overrides)
-    ensure_dataset(config["dataset"], Path(config["data_path"]))
-    built = SessionDataset(config)
-    built.build()
-    return built

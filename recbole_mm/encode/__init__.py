@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recbole_mm.encode.fresh import check_fresh, ensure_features, feature_folders, locate
-    from recbole_mm.encode.image import encode_image
+    from recbole_mm.encode.freshness import check_fresh, ensure_features, feature_folders, locate
+    from recbole_mm.encode.image.job import encode_image
     from recbole_mm.encode.importer import import_vectors
-    from recbole_mm.encode.text import encode_text
+    from recbole_mm.encode.text.job import encode_text
 
 __all__ = [
     "check_fresh",
@@ -20,11 +20,11 @@ __all__ = [
     "import_vectors",
     "locate",
 ]
-_MODULES = {"encode_image": "image", "encode_text": "text", "import_vectors": "importer"}
+_MODULES = {"encode_image": "image.job", "encode_text": "text.job", "import_vectors": "importer"}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that the options can be read without torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'fresh')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'freshness')}"), name)

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_mm.encode.download import Limits
-from recbole_mm.encode.image import NoPicturesError, encode_image
+from recbole_mm.encode.image.download import Limits
+from recbole_mm.encode.image.job import NoPicturesError, encode_image
+from recbole_mm.encode.image.labels import TOP
 from recbole_mm.encode.importer import import_vectors
-from recbole_mm.encode.labels import TOP
 from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.encode.options import IMAGE, TEXT
 from recbole_mm.encode.recipe import (
@@ -23,7 +23,7 @@ from recbole_mm.encode.recipe import (
     select,
     with_overrides,
 )
-from recbole_mm.encode.text import MODALITY, encode_text
+from recbole_mm.encode.text.job import MODALITY, encode_text
 from recbole_mm.errors import EncodeError
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.yaml_files import default_data_path, default_feature_path

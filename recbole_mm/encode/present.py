@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_mm.encode.fresh import Settings, locate
-from recbole_mm.encode.text import MODALITY
-from recbole_mm.encode.texts import default_fields, item_file
+from recbole_mm.encode.freshness import Settings, locate
+from recbole_mm.encode.text.fields import default_fields, item_file
+from recbole_mm.encode.text.job import MODALITY
 from recbole_mm.errors import FeatureError, MMError
 
 logger = logging.getLogger(__name__)

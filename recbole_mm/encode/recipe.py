@@ -10,9 +10,9 @@ from typing import Any
 
 from recbole_mm import yaml_files
 from recbole_mm.data.atomic import header
-from recbole_mm.encode.labels import labels_path
+from recbole_mm.encode.image.labels import labels_path
 from recbole_mm.encode.options import IMAGE, TEXT
-from recbole_mm.encode.texts import LABELS, item_file
+from recbole_mm.encode.text.fields import LABELS, item_file
 from recbole_mm.errors import ConfigError, EncodeError
 
 logger = logging.getLogger(__name__)

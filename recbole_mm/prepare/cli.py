@@ -167,7 +167,7 @@ def _prepare(settings: argparse.Namespace) -> list[Path]:
     out = settings.out or DEFAULT_OUT
     more = {"out": out, "force": settings.force}
     if settings.source == "synthetic":
-        from recbole_mm.prepare.synthetic import SEED, prepare_synthetic
+        from recbole_mm.prepare.synthetic.shop import SEED, prepare_synthetic
 
         return [prepare_synthetic(seed=SEED if settings.seed is None else settings.seed, **more)]
     if settings.source == "ml-100k":
@@ -176,12 +176,12 @@ def _prepare(settings: argparse.Namespace) -> list[Path]:
         gap = GAP_MINUTES if settings.gap_minutes is None else settings.gap_minutes
         return [prepare_movielens(gap_minutes=gap, **more)]
     if settings.source == "amazon":
-        from recbole_mm.prepare.amazon import prepare_amazon
-        from recbole_mm.prepare.amazon_presets import AmazonOptions
+        from recbole_mm.prepare.amazon.presets import AmazonOptions
+        from recbole_mm.prepare.amazon.reviews import prepare_amazon
 
         return [prepare_amazon(AmazonOptions.from_settings(vars(settings)), **more)]
     if settings.source == "amazon-m2":
-        from recbole_mm.prepare.amazon_m2 import M2Options, prepare_amazon_m2
+        from recbole_mm.prepare.amazon_m2.cup import M2Options, prepare_amazon_m2
 
         return prepare_amazon_m2(M2Options.from_settings(vars(settings)), **more)
     from recbole_mm.prepare.tabular import TableOptions, prepare_tabular

@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recbole_mm.data.card import DatasetCard
+from recbole_mm.data.prices import parse_prices
 from recbole_mm.errors import ConfigError, DataError
 from recbole_mm.prepare.output import refuse_overwriting, write_dataset
-from recbole_mm.prepare.prices import parse_prices
 from recbole_mm.prepare.sessions import cut_by_gap, k_core, order_by_session
 from recbole_mm.prepare.tables import Table, read_table
 from recbole_mm.prepare.times import parse_times

@@ -15,11 +15,12 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
-from recbole_mm import registry, run
+from recbole_mm import registry
 from recbole_mm.config import MMConfig
 from recbole_mm.data.atomic import write_atomic
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.itememb import itememb_path, write_itememb
+from recbole_mm.run.prepared import Prepared, needed_modalities, prepare
 from recbole_mm.trainer.base import trainer_class
 
 MAX_LENGTH = 8
@@ -150,7 +151,7 @@ class Fit:
         What the trainer raised, or None.
     """
 
-    prepared: run.Prepared
+    prepared: Prepared
     trainer: Any
     losses: list[tuple[float, ...]] = field(default_factory=list)
     training: list[bool] = field(default_factory=list)
@@ -202,12 +203,12 @@ class Case:
         }
         return MMConfig(self.model, toy.name, (), {**base, **self.overrides, **changes})
 
-    def prepare(self, toy: Toy = SMALL, **changes: Any) -> run.Prepared:
+    def prepare(self, toy: Toy = SMALL, **changes: Any) -> Prepared:
         """Write the data set if need be; build data, loaders and model."""
         config = self.config(toy, **changes)
         if not (self.folder / toy.name).is_dir():
-            write_toy(self.folder, toy, run.needed_modalities(config, config.spec))
-        return run.prepare(config)
+            write_toy(self.folder, toy, needed_modalities(config, config.spec))
+        return prepare(config)
 
     def fit(self, toy: Toy = SMALL, **changes: Any) -> Fit:
         """Train from scratch with the package's trainer, validating after each epoch."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from recbole_mm.files import LAST
 from recbole_mm.testing.case import (
     OTHER_TEST,
     WIDE,
@@ -24,7 +25,7 @@ from recbole_mm.testing.case import (
     step,
     total,
 )
-from recbole_mm.trainer.base import LAST, trainer_class
+from recbole_mm.trainer.base import trainer_class
 
 _NO_GRADIENTS = "the model is not trained by gradients"
 _GRADIENT_BATCHES = 5

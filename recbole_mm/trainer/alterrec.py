@@ -25,7 +25,7 @@ class AlterRecTrainer(MMTrainerMixin):
         Read besides the mixin's keys: ``<branch>_learning_rate`` (``~``: ``learning_rate``),
         ``<branch>_lr_step_size``, ``lr_gamma``.
     model
-        An `recbole_mm.model.alterrec.AlterRec`.
+        An `recbole_mm.model.alterrec.model.AlterRec`.
 
     Attributes
     ----------

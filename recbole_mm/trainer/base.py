@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from recbole_mm import compat
 from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.evaluation.ranking import RankCollector
+from recbole_mm.files import BEST, LAST
 from recbole_mm.trainer.evaluating import EvaluationMixin
-from recbole_mm.trainer.state import BEST, LAST, CheckpointMixin
+from recbole_mm.trainer.state import CheckpointMixin
 
-__all__ = ["BEST", "LAST", "MMTrainerMixin", "trainer_class"]
+__all__ = ["MMTrainerMixin", "trainer_class"]
 
 logger = logging.getLogger(__name__)
 

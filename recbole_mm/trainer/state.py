@@ -10,12 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from recbole_mm.errors import CheckpointError, TrainingError
+from recbole_mm.files import BEST, LAST
 from recbole_mm.trainer import checkpoint
 
 logger = logging.getLogger(__name__)
 
-BEST = "best.safetensors"
-LAST = "last.safetensors"
 # Attributes of the trainer that are stored and put back by name.
 _COUNTERS = (
     "cur_step",

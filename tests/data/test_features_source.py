@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_mm.compare.results import Attempt, Row, check_comparable
 from recbole_mm.data.controls import replaced
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.itememb import write_itememb
 from recbole_mm.errors import FeatureError
-from recbole_mm.evaluation.results import Attempt, Row, check_comparable
 from recbole_mm.run import run
 
 N = 30

@@ -9,9 +9,9 @@ import pytest
 from recbole_mm.data.audit import audit
 from recbole_mm.data.export import export_benchmark
 from recbole_mm.data.given import read_parts, split_path, write_parts
-from recbole_mm.data.session_dataset import load_dataset
 from recbole_mm.data.sessions import group_sessions, split_given
 from recbole_mm.errors import DataError
+from recbole_mm.run.prepared import load_dataset
 
 INTER = "session_id:token\titem_id:token\ttimestamp:float\n"
 ROWS = [("c", "x"), ("c", "y"), ("a", "y"), ("a", "z"), ("b", "x"), ("b", "z"), ("d", "z"),

@@ -14,11 +14,11 @@ from recbole_mm import yaml_files
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode import check_fresh
 from recbole_mm.encode.cli import encode_command
-from recbole_mm.encode.labels import read_labels
+from recbole_mm.encode.image.labels import read_labels
 from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.encode.options import add_options
 from recbole_mm.encode.recipe import Step, is_text, load_recipe, present_fields, with_overrides
-from recbole_mm.encode.texts import item_texts
+from recbole_mm.encode.text.fields import item_texts
 from recbole_mm.errors import ConfigError, EncodeError, FeatureError, MMError
 
 from .conftest import needs, noise

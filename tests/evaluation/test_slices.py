@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from recbole_mm.data.session_dataset import load_dataset
 from recbole_mm.evaluation.ranking import metrics_from_ranks
 from recbole_mm.evaluation.slices import (
     group_metrics,
@@ -14,6 +13,7 @@ from recbole_mm.evaluation.slices import (
     slice_metrics,
     target_groups,
 )
+from recbole_mm.run.prepared import load_dataset
 
 
 def rows(n=200, items=30, seed=0):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import recbole_mm
-from recbole_mm.trainer.base import BEST, LAST
+from recbole_mm.files import BEST, LAST
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 SCRIPT = Path(__file__).with_name("toy_run.py")

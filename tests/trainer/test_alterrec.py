@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from recbole_mm.errors import CheckpointError
+from recbole_mm.files import LAST
 from recbole_mm.trainer.alterrec import AlterRecTrainer
-from recbole_mm.trainer.base import LAST
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 SCRIPT = Path(__file__).with_name("alterrec_run.py")

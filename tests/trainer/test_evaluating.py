@@ -9,7 +9,7 @@ import pytest
 import torch
 from recbole.model.sequential_recommender import SASRec
 
-from recbole_mm.trainer.base import BEST, LAST
+from recbole_mm.files import BEST, LAST
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 

@@ -12,7 +12,8 @@ from recbole.trainer import Trainer
 
 from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.evaluation.ranking import metrics_from_ranks
-from recbole_mm.trainer.base import BEST, LAST, MMTrainerMixin, trainer_class
+from recbole_mm.files import BEST, LAST
+from recbole_mm.trainer.base import MMTrainerMixin, trainer_class
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 PLAIN = SimpleNamespace(load_trainer=lambda: None)

@@ -1,0 +1,148 @@
+"""Reading the results of a comparison back from its folder.
+
+A comparison folder holds ``plan.json`` (which rows, which seeds), one run folder per row and seed
+with its ``result.json``, and what the runs printed in ``logs/``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_mm.errors import ConfigError
+from recbole_mm.run.record import Record, feature_source, read_result
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of a row: its record if it ended well, else the reason why not."""
+
+    seed: int
+    command: tuple[str, ...]
+    record: Record | None
+    error: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a label and its runs, one per seed."""
+
+    label: str
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def records(self) -> list[Record]:
+        """Records of the runs that ended well."""
+        return [attempt.record for attempt in self.attempts if attempt.record is not None]
+
+    @property
+    def failed(self) -> list[Attempt]:
+        """Runs that did not end well."""
+        return [attempt for attempt in self.attempts if attempt.record is None]
+
+    def values(self, *path: str) -> np.ndarray:
+        """Return one number of each good run, ``(seeds,)``: ``values("test", "hit@10")``.
+
+        A number that a record lacks is ``nan``.
+        """
+        return np.array([_at(record, path) for record in self.records], dtype=np.float64)
+
+    def ranks(self) -> np.ndarray:
+        """Return the ranks of all good runs, ``(seeds, rows)``."""
+        return np.array([record["ranks"]["rank"] for record in self.records])
+
+    @property
+    def marks(self) -> str:
+        """``LEAKY``, ``SYNTHETIC``, and ``RANDOM`` or ``SHUFFLED`` features, if true of a run."""
+        names = ("leaky", "synthetic")
+        found = [name.upper() for name in names if any(r[name] for r in self.records)]
+        sources = {feature_source(record) for record in self.records} - {"real"}
+        return " ".join([*found, *(f"{source.upper()} FEATURES" for source in sorted(sources))])
+
+
+def _at(record: Record, path: Sequence[str]) -> float:
+    found: Any = record
+    for key in path:
+        found = found.get(key, {}) if isinstance(found, dict) else {}
+    return float("nan") if isinstance(found, dict) else float(found)
+
+
+def read_rows(folder: str | Path) -> tuple[list[Row], str | None]:
+    """Read the rows of a comparison folder and the label of its baseline.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds no ``plan.json``.
+    DataError
+        A result file is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / PLAN).is_file():
+        raise ConfigError(f"{folder} holds no {PLAN}; expected the --out folder of a comparison.")
+    plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    rows = [
+        Row(row["label"], tuple(_attempt(folder, run) for run in row["runs"]))
+        for row in plan["rows"]
+    ]
+    return rows, plan["baseline"]
+
+
+def _attempt(folder: Path, run: Record) -> Attempt:
+    log = folder / run["log"]
+    record = read_result(folder / run["folder"])
+    error = "" if record else last_error(log)
+    return Attempt(run["seed"], tuple(run["command"]), record, error, log)
+
+
+def last_error(log: Path) -> str:
+    """Return why the last run in a log ended: its last ``error:`` line, or its last line at all.
+
+    A log begins each run with its command after ``$``.
+    """
+    if not log.is_file():
+        return "not run yet"
+    text = "\n" + log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.rpartition("\n$ ")[2].splitlines()[1:] if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error:")]
+    return (errors or lines or ["ended without a word"])[-1]
+
+
+def check_comparable(rows: Sequence[Row]) -> None:
+    """Refuse to put runs into one table that did not rank the same rows with the same features.
+
+    Raises
+    ------
+    ConfigError
+        The data fingerprints or, for one modality, the feature hashes differ; names the rows.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        for attempt in row.attempts:
+            if attempt.record:
+                prints = attempt.record["fingerprint"]
+                named = {"data": prints["data"]}
+                named |= {f"features '{m}'": value for m, value in prints["features"].items()}
+                for kind, value in named.items():
+                    runs = found.setdefault(kind, {}).setdefault(value, [])
+                    runs.append(f"{row.label} (seed {attempt.seed})")
+    differing = {kind: groups for kind, groups in found.items() if len(groups) > 1}
+    if differing:
+        lines = [
+            f"  {kind} {value[:12]}: {', '.join(runs)}"
+            for kind, groups in differing.items()
+            for value, runs in groups.items()
+        ]
+        raise ConfigError(
+            "these runs cannot stand in one table, because they did not rank the same sessions "
+            "and candidates with the same features:\n" + "\n".join(lines) + "\nGive all rows the "
+            "same data, split and encoder, or compare them in tables of their own."
+        )

@@ -1,0 +1,1 @@
+"""Pictures of the items to vectors."""

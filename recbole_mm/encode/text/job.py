@@ -1,0 +1,177 @@
+"""Encode item texts to an ``.itememb`` file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_mm.encode.engine import CUT, Content, Job, Outcome, encode_contents, publish
+from recbole_mm.encode.manifest import Manifest, package_versions, text_hash, texts_hash
+from recbole_mm.encode.source import resolve_encoder
+from recbole_mm.encode.store import Store
+from recbole_mm.encode.text.encoder import TextEncoder
+from recbole_mm.encode.text.fields import ItemTexts, default_fields, item_file, item_texts
+from recbole_mm.errors import EncodeError
+
+logger = logging.getLogger(__name__)
+
+MODALITY = "text"
+BATCH_SIZE = 64
+CHUNK_SIZE = 256
+FIELD_POOLING = ("join", "mean")
+
+
+def encode_text(
+    folder: str | Path,
+    dataset: str,
+    out: str | Path | None = None,
+    *,
+    modality: str = MODALITY,
+    fields: Sequence[str] | None = None,
+    field_pooling: str = "join",
+    encoder: str = "minilm",
+    pooling: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    chunk_size: int = CHUNK_SIZE,
+    item_field: str = "item_id",
+    download: bool = False,
+    recipe: str = "",
+) -> Path:
+    """Encode the text of every item of ``<folder>/<dataset>.item``.
+
+    Equal texts are encoded once. Texts are sorted by length and cut into chunks; a finished chunk
+    is kept on disk, so that a killed run goes on where it stopped and ends with the same bytes.
+    Vectors of an earlier file by the same encoder are reused where the text is the same.
+
+    Parameters
+    ----------
+    folder
+        The data set's folder.
+    dataset
+        Its name.
+    out
+        Folder of the result. Default: ``folder``.
+    modality
+        Name of the feature file's modality.
+    fields
+        Columns of ``.item``, and ``@image`` for the class names of the pictures. Default: the data
+        set's ``text_fields``, else the usual ones.
+    field_pooling
+        ``join`` the fields to one text, or take the ``mean`` of the vectors of those there are.
+    encoder
+        ``minilm``, a folder, or the name of a cached model (sentence-transformers, transformers).
+    pooling
+        ``mean``, ``cls`` or ``pooler``; None: as the model says, else ``mean``.
+    max_length
+        Tokens read of a text, at most; None: as many as the model can.
+    batch_size
+        Texts per forward pass.
+    chunk_size
+        Texts between two saves.
+    item_field
+        Column with the item tokens.
+    download
+        Fetch a model that is not on this machine.
+    recipe
+        Name of the recipe that asks for this, for the manifest.
+
+    Returns
+    -------
+    pathlib.Path
+        ``<out>/<dataset>.<modality>.itememb``; the manifest lies beside it. Items without text are
+        left out of it.
+
+    Raises
+    ------
+    EncodeError
+        If the encoder is missing, no item has text, another process writes the same file, the disk
+        is full, or the file there is not this package's work.
+    DataError
+        If the ``.item`` file is missing or broken.
+    """
+    if field_pooling not in FIELD_POOLING:
+        raise EncodeError(f"field_pooling is {field_pooling!r}, expected join or mean.")
+    store = Store(folder if out is None else out, dataset, modality)
+    source = resolve_encoder(encoder, pooling, max_length, download)
+    chosen = list(fields) if fields else default_fields(folder, dataset)
+    items = item_texts(folder, dataset, chosen, item_field, (store.path.parent, folder))
+    if not items.texts:
+        raise EncodeError(
+            f"{item_file(folder, dataset)}: all of {', '.join(chosen)} are empty for every item. "
+            "Choose other columns with --fields."
+        )
+    contents = text_contents(items, field_pooling)
+    job = Job(
+        contents, source.revision, source.asked, lambda: TextEncoder(source, batch_size),
+        order=lambda pair: (len(pair[1]), pair[1]), chunk_size=chunk_size, noun="text",
+    )  # fmt: skip
+    about = {
+        "recipe": recipe, "fields": chosen, "fields_asked": bool(fields),
+        "field_pooling": field_pooling,
+    }  # fmt: skip
+    with store.writing():
+        previous = store.previous()
+        outcome = encode_contents(store, job, previous)
+        outcome.encoder["name"] = encoder
+        manifest = _manifest(store, items, contents, outcome, about)
+        publish(store, list(contents), outcome, manifest, previous)
+    _log(store, manifest)
+    return store.path
+
+
+def text_contents(items: ItemTexts, field_pooling: str) -> dict[str, Content]:
+    """Return what each item is encoded from: its joined text, or its fields one by one."""
+    contents = {}
+    for token, text in items.texts.items():
+        units = [text] if field_pooling == "join" else items.parts[token]
+        # A tab never stands in a clean text, so that it divides fields without doubt.
+        key = text_hash("\t".join(units))
+        contents[token] = Content(key, tuple((text_hash(unit), unit) for unit in units))
+    return contents
+
+
+def _manifest(
+    store: Store,
+    items: ItemTexts,
+    contents: dict[str, Content],
+    outcome: Outcome,
+    about: dict[str, Any],
+) -> Manifest:
+    """Describe the file to be written."""
+    texts = {token: content.key for token, content in contents.items()}
+    truncated = [token for token, key in texts.items() if outcome.notes.get(key) == CUT]
+    return Manifest(
+        dataset=store.dataset,
+        modality=store.modality,
+        kind="encoded",
+        itememb_sha256="",
+        dim=len(next(iter(outcome.vectors.values()))),
+        counts={
+            "items": len(texts),
+            "missing": items.empty,
+            "truncated": len(truncated),
+            "distinct_texts": len(set(texts.values())),
+            "repeated_rows": items.repeated,
+            "texts_encoded": outcome.new,
+        },
+        encoder=outcome.encoder,
+        texts_sha256=texts_hash(texts),
+        texts=texts,
+        truncated=truncated,
+        versions=package_versions(),
+        **about,
+    )
+
+
+def _log(store: Store, manifest: Manifest) -> None:
+    """Say what was made."""
+    count = manifest.counts
+    logger.info(
+        "%s: %d items with a vector of %d numbers, %d text(s) encoded now, %d item(s) without "
+        "text, %d text(s) cut to the encoder's length.",
+        store.path, count["items"], manifest.dim, count["texts_encoded"], count["missing"],
+        count["truncated"],
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What is counted in training sessions: co-occurrence, distance, neighbours, propagation."""

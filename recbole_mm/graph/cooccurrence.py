@@ -1,0 +1,326 @@
+"""Item graphs made from sessions: counts, neighbour lists, look-ups.
+
+Everything is sparse: ``nnz`` stored pairs take ``O(nnz)`` memory, and no dense ``N x N`` array is
+ever made (``N`` items). Ids are RecBole's internal ones: item 0 is padding and
+has an empty row and column in every graph.
+
+Which sessions go in decides whether a graph is honest: pass ``dataset.train_sessions``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+
+from recbole_mm.errors import ConfigError
+from recbole_mm.graph.propagation import Adjacency, csr_matrix, inverse_degree
+
+if TYPE_CHECKING:
+    from recbole_mm.data.sessions import Sessions
+
+# Rounds of redrawing before a negative is given up; an item linked to half of the catalogue
+# survives all of them with probability 1e-6.
+MAX_ROUNDS = 20
+
+
+def session_item_matrix(sessions: Sessions, n_items: int, count: str = "set") -> sp.csr_matrix:
+    """Return the session x item matrix ``B`` ``(S, n_items)``, float32.
+
+    Parameters
+    ----------
+    sessions
+        Sessions in CSR form (``offsets``, ``items``).
+    n_items
+        Number of items, padding included.
+    count
+        ``"set"``: 1 where the session holds the item. ``"mult"``: how many times it does.
+
+    Raises
+    ------
+    ConfigError
+        If ``count`` is neither.
+    """
+    if count not in ("set", "mult"):
+        raise ConfigError(f"graph count is {count!r}; expected 'set' or 'mult'")
+    matrix = sessions.matrix(n_items)
+    if count == "set":
+        matrix.data[:] = 1.0
+    return matrix
+
+
+def cooccurrence(
+    sessions: Sessions, n_items: int, count: str = "set", diagonal: bool = False
+) -> sp.csr_matrix:
+    """Count how often two items share a session: ``C = B^T B``, symmetric, float32.
+
+    Eq. 6 of SRIM is ``count="set", diagonal=True``: ``C_ab`` sessions hold both ``a`` and ``b``.
+    ``count="mult"`` counts pairs of positions, ``n_a * n_b`` per session.
+
+    Parameters
+    ----------
+    sessions
+        The sessions to count; only training sessions make an honest graph.
+    n_items
+        Number of items, padding included.
+    count
+        ``"set"`` or ``"mult"``.
+    diagonal
+        Keep the pairs of an item with itself.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        ``(n_items, n_items)`` with sorted indices and no stored zeros.
+    """
+    matrix = session_item_matrix(sessions, n_items, count)
+    counts = (matrix.T @ matrix).tocsr()
+    if not diagonal:
+        counts = counts - sp.diags(counts.diagonal(), format="csr", dtype=np.float32)
+    counts.eliminate_zeros()
+    counts.sort_indices()
+    return counts.astype(np.float32)
+
+
+def top_neighbours(counts: sp.csr_matrix, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each item's most frequent partners, itself excluded.
+
+    Parameters
+    ----------
+    counts
+        Symmetric counts ``(N, N)``.
+    n_neighbors
+        Length ``l`` of the lists.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Ids ``(N, l)`` int64 and their counts ``(N, l)`` float32, by descending count, ties by
+        ascending id, filled up with id 0 and count 0.
+    """
+    entries = counts.tocoo()
+    off = entries.row != entries.col
+    row, col, value = entries.row[off], entries.col[off], entries.data[off]
+    order = np.lexsort((col, -value, row))
+    row, col, value = row[order], col[order], value[order]
+    starts = np.searchsorted(row, np.arange(counts.shape[0]))
+    rank = np.arange(len(row)) - starts[row]
+    keep = rank < n_neighbors
+    ids = np.zeros((counts.shape[0], n_neighbors), dtype=np.int64)
+    weights = np.zeros((counts.shape[0], n_neighbors), dtype=np.float32)
+    ids[row[keep], rank[keep]] = col[keep]
+    weights[row[keep], rank[keep]] = value[keep]
+    return ids, weights
+
+
+def first_strangers(counts: sp.csr_matrix, n_strangers: int) -> np.ndarray:
+    """Return for each item the lowest ids it never met, ``(N, n)`` int64, filled up with 0.
+
+    These are the "least co-occurring" items when ties are broken by id. With a few neighbours per
+    item the same handful of ids serves nearly everybody, which makes them poor negatives.
+    """
+    n_items = counts.shape[0]
+    met = (counts != 0).astype(np.float32) + sp.identity(n_items, dtype=np.float32, format="csr")
+    met = met.tocsr()[:, 1:]
+    met.sort_indices()
+    rows = np.repeat(np.arange(n_items, dtype=np.int64), np.diff(met.indptr))
+    # Of a row's sorted partners, the t-th has (column - t) strangers in front of it.
+    gaps = met.indices.astype(np.int64) - (np.arange(met.nnz) - met.indptr[rows])
+    wanted = np.arange(n_items, dtype=np.int64)[:, None] * n_items + np.arange(n_strangers)
+    passed = np.searchsorted(rows * n_items + gaps, wanted, side="right") - met.indptr[:-1, None]
+    ids = np.arange(n_strangers) + passed + 1
+    ids[ids >= n_items] = 0
+    ids[0] = 0
+    return ids.astype(np.int64)
+
+
+class PairCounts(nn.Module):
+    """Look up entries of a sparse matrix by (row, column), on any device.
+
+    Parameters
+    ----------
+    matrix
+        Any scipy sparse matrix.
+    row_ids
+        Number under which each row is asked for; the row's position when left out.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, matrix: sp.spmatrix, row_ids: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.width = int(matrix.shape[1])
+        entries = matrix.tocoo()
+        rows = entries.row.astype(np.int64) if row_ids is None else row_ids[entries.row]
+        keys = np.asarray(rows, dtype=np.int64) * self.width + entries.col
+        order = np.argsort(keys, kind="stable")
+        # The last key is larger than any asked for, so that a search never runs off the end.
+        keys = np.append(keys[order], np.iinfo(np.int64).max)
+        values = np.append(entries.data[order], 0).astype(np.float32)
+        self.register_buffer("keys", torch.from_numpy(keys), persistent=False)
+        self.register_buffer("values", torch.from_numpy(values), persistent=False)
+
+    def forward(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the entries at ``(rows, columns)``, broadcast together; 0 where none is stored."""
+        wanted = rows * self.width + columns
+        found = torch.searchsorted(self.keys, wanted)
+        return self.values[found] * (self.keys[found] == wanted)
+
+
+def sample_strangers(
+    anchors: Tensor,
+    n_samples: int,
+    pairs: PairCounts,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw items that never met the anchor, uniformly and with replacement.
+
+    Parameters
+    ----------
+    anchors
+        Item ids ``(M,)``.
+    n_samples
+        Draws ``l`` per anchor.
+    pairs
+        Look-up of the co-occurrence counts.
+    generator
+        Source of randomness; torch's global one for the anchors' device when left out, so that
+        a resumed run draws the same items.
+
+    Returns
+    -------
+    tuple of Tensor
+        Ids ``(M, l)`` and a mask ``(M, l)``, False where no stranger was found in 20 rounds.
+    """
+    asked = anchors.repeat_interleave(n_samples)
+    drawn = torch.zeros_like(asked)
+    todo = torch.arange(len(asked), device=asked.device)
+    for _ in range(MAX_ROUNDS):
+        fresh = torch.randint(
+            1, pairs.width, (len(todo),), generator=generator, device=asked.device
+        )
+        drawn[todo] = fresh
+        met = (pairs(asked[todo], fresh) > 0) | (fresh == asked[todo])
+        todo = todo[met]
+        if not len(todo):
+            break
+    valid = torch.ones_like(asked, dtype=torch.bool)
+    valid[todo] = False
+    return drawn.view(-1, n_samples), valid.view(-1, n_samples)
+
+
+def cooccurrence_flags(
+    item_seq: Tensor,
+    target: Tensor,
+    pairs: PairCounts,
+    session: Tensor | None = None,
+    own: PairCounts | None = None,
+) -> Tensor:
+    """Tell whether the target ever met another item of the session.
+
+    With ``session`` and ``own`` the session's own pairs are taken out first. Without that, every
+    training row whose target is new to the session is flagged, because it is in its own graph.
+
+    Parameters
+    ----------
+    item_seq
+        Input items ``(B, T)``, padded with 0.
+    target
+        Target items ``(B,)``.
+    pairs
+        Look-up of the co-occurrence counts.
+    session
+        Session ids ``(B,)``.
+    own
+        Look-up of the session x item matrix the counts were made from.
+
+    Returns
+    -------
+    Tensor
+        bool ``(B,)``.
+    """
+    goal = target.unsqueeze(1)
+    counts = pairs(item_seq, goal)
+    if own is not None and session is not None:
+        row = session.unsqueeze(1)
+        counts = counts - own(row, item_seq) * own(row, goal)
+    return ((counts > 0) & (item_seq != 0) & (item_seq != goal)).any(dim=1)
+
+
+def neighbour_flags(item_seq: Tensor, target: Tensor, neighbours: Tensor) -> Tensor:
+    """Tell whether the target stands in the neighbour list ``(N, l)`` of any session item."""
+    listed = neighbours[item_seq] == target.view(-1, 1, 1)
+    return listed.flatten(1).any(dim=1)
+
+
+class ItemGraph(nn.Module):
+    """A co-occurrence graph that moves with the model and stays out of its state dict.
+
+    Parameters
+    ----------
+    sessions
+        The sessions to count.
+    n_items
+        Number of items, padding included.
+    count, diagonal
+        See `cooccurrence`.
+    """
+
+    crow: Tensor
+    col: Tensor
+    value: Tensor
+    degree: Tensor
+
+    def __init__(
+        self, sessions: Sessions, n_items: int, count: str = "set", diagonal: bool = False
+    ) -> None:
+        super().__init__()
+        self.diagonal = diagonal
+        self._pairs: PairCounts | None = None
+        self.sessions = np.asarray(sessions.session, dtype=np.int64)
+        self.held = session_item_matrix(sessions, n_items, count)
+        self.counts = cooccurrence(sessions, n_items, count, diagonal)
+        degree = np.asarray(self.counts.sum(axis=1), dtype=np.float32)
+        for name, array in (
+            ("crow", self.counts.indptr),
+            ("col", self.counts.indices),
+            ("value", self.counts.data),
+            ("degree", degree),
+        ):
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+
+    def pairs(self) -> PairCounts:
+        """Return a look-up of the counts, the same one at every call."""
+        if self._pairs is None:
+            self._pairs = PairCounts(self.counts)
+        return self._pairs
+
+    def own(self) -> PairCounts:
+        """Return a look-up of what each session holds, by session id."""
+        return PairCounts(self.held, self.sessions)
+
+    def adjacency(self) -> Adjacency:
+        """Return the whole graph, row-normalised."""
+        return Adjacency(csr_matrix(self.crow, self.col, self.value), inverse_degree(self.degree))
+
+    def adjacency_without(self, session: Tensor) -> Adjacency:
+        """Return the graph with the pairs of the given sessions ``(B,)`` taken out.
+
+        Sessions that are not in the graph are passed over.
+        """
+        wanted = np.isin(self.sessions, session.cpu().numpy())
+        held = self.held[np.flatnonzero(wanted)]
+        removed = (held.T @ held).tocsr()
+        if not self.diagonal:
+            removed = (removed - sp.diags(removed.diagonal(), format="csr")).tocsr()
+        removed.sort_indices()
+        device = self.value.device
+        parts = (removed.indptr, removed.indices, removed.data.astype(np.float32))
+        crow, col, value = (torch.from_numpy(part).to(device) for part in parts)
+        degree = torch.from_numpy(np.asarray(removed.sum(axis=1), dtype=np.float32)).to(device)
+        counts = csr_matrix(self.crow, self.col, self.value)
+        return Adjacency(counts, inverse_degree(self.degree - degree), csr_matrix(crow, col, value))

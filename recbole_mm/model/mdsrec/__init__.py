@@ -1,0 +1,1 @@
+"""MDSRec: modality-aware item graphs, interest centres."""

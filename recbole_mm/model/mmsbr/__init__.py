@@ -1,0 +1,1 @@
+"""MMSBR: images, pseudo-modalities, price as distributions."""

@@ -1,0 +1,1 @@
+"""SRIM: ID and modality graphs, joint inference."""

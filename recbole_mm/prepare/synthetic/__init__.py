@@ -1,0 +1,1 @@
+"""The made-up shop that stands in for Cellphones."""

@@ -1,0 +1,7 @@
+"""One run on disk: data, features, model, training, and the record of it."""
+
+from recbole_mm.run.execute import run
+from recbole_mm.run.prepared import Prepared, prepare
+from recbole_mm.run.record import RunResult, format_result
+
+__all__ = ["Prepared", "RunResult", "format_result", "prepare", "run"]

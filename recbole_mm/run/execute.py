@@ -1,0 +1,178 @@
+"""One run: configuration, data, features, model, training, and a result on disk."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from recbole_mm.config import MMConfig
+from recbole_mm.data.session_dataset import inter_file
+from recbole_mm.errors import CheckpointError, ConfigError
+from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write
+from recbole_mm.prepare import ensure_dataset
+from recbole_mm.run.prepared import Prepared, prepare
+from recbole_mm.run.record import RunResult, record_of
+from recbole_mm.run.studies import after_training
+from recbole_mm.trainer.base import trainer_class
+
+logger = logging.getLogger(__name__)
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def run(
+    model: str,
+    dataset: str,
+    config_files: Sequence[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+    resume: str | Path | None = None,
+) -> RunResult:
+    """Train a model, select the epoch on validation, test once, and write the result.
+
+    Parameters
+    ----------
+    model, dataset
+        Names, for example ``"SRIM"`` and ``"Cellphones"``. With ``resume`` they may be empty.
+    config_files
+        YAML files, later ones win.
+    overrides
+        Single keys, above all files.
+    resume
+        A run folder: go on after its last whole epoch, with its own configuration; ``overrides``
+        may still raise ``epochs``.
+
+    Returns
+    -------
+    RunResult
+        What was written to ``result.json``.
+
+    Raises
+    ------
+    recbole_mm.errors.MMError
+        Wrong configuration, data, features or checkpoint, or a loss that is not finite.
+    """
+    started = time.perf_counter()
+    overrides = dict(overrides or {})
+    if resume:
+        model, dataset, config_files, overrides = _resumed(Path(resume), overrides)
+    config = MMConfig(model, dataset, config_files, overrides)
+    folder = Path(resume or run_folder(config))
+    config["run_folder"] = str(folder)
+    # A wrong name must not leave a run folder behind.
+    ensure_dataset(config["dataset"], Path(config["data_path"]))
+    inter_file(config["dataset"], Path(config["data_path"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder), _log_to(folder / LOG, config["state"]):
+        if not resume:
+            _write_config(config, folder)
+        prepared = prepare(config)
+        record = _train_and_test(prepared, folder, bool(resume))
+        record["seconds"]["total"] = time.perf_counter() - started
+        result = RunResult(folder, record)
+        result.save()
+    return result
+
+
+def run_folder(config: MMConfig) -> Path:
+    """Return the folder of a run: the one asked for, or one named by model, settings and seed."""
+    if config["run_folder"]:
+        return Path(config["run_folder"])
+    name = f"{config.hash()[:10]}-s{config['seed']}"
+    return Path(config["checkpoint_dir"]) / config["dataset"] / config["model"] / name
+
+
+def _resumed(
+    folder: Path, overrides: dict[str, Any]
+) -> tuple[str, str, list[Path], dict[str, Any]]:
+    """Return model, data set, files and overrides of an interrupted run."""
+    stored = folder / CONFIG
+    if not stored.is_file() or not (folder / LAST).is_file():
+        raise CheckpointError(
+            f"{folder}: no {CONFIG} and {LAST} there, so nothing to resume. Expected the run "
+            "folder that an interrupted run named (saved/<dataset>/<model>/...)."
+        )
+    plain = yaml.safe_load(stored.read_text(encoding="utf-8"))
+    other = {key for key in overrides if key not in ("epochs", "show_progress", "stopping_step")}
+    if changed := [key for key in other if overrides[key] != plain.get(key)]:
+        raise ConfigError(
+            f"--resume goes on with the settings of {stored}; only epochs and stopping_step may "
+            f"change, not {', '.join(sorted(changed))}. Start a new run for other settings."
+        )
+    return plain["model"], plain["dataset"], [stored], overrides
+
+
+def _write_config(config: MMConfig, folder: Path) -> None:
+    if (folder / RESULT).is_file():
+        logger.info("%s holds the result of an earlier run of these settings; replacing it", folder)
+        (folder / RESULT).unlink()
+    elif (folder / LAST).is_file():
+        logger.info("%s holds an interrupted run; --resume=%s would continue it", folder, folder)
+    for stale in folder.glob("*.safetensors"):
+        stale.unlink()
+    with atomic_write(folder / CONFIG) as stream:
+        yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
+
+
+def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> dict[str, Any]:
+    """Fit, test once with the best weights of validation, study, and return the record."""
+    config, model = prepared.config, prepared.model
+    trainer = trainer_class(prepared.spec, config.model_class)(config, model)
+    if resume:
+        trainer.resume(folder)
+    progress = config["show_progress"]
+    _, valid = trainer.fit(prepared.train, prepared.valid, show_progress=progress)
+    start = time.perf_counter()
+    test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
+    trainer.seconds["eval"] += time.perf_counter() - start
+    record = record_of(prepared, trainer, valid, test)
+    record |= after_training(prepared, trainer, folder)
+    record["seconds"] |= trainer.seconds
+    return record
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; the system frees the lock of a killed one."""
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise CheckpointError(
+            f"{folder}: another process is running there. Wait for it, or name another run_folder."
+        ) from error
+
+
+class _PlainFormatter(logging.Formatter):
+    """Drops the colour codes that RecBole puts into its messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _ANSI.sub("", super().format(record))
+
+
+@contextmanager
+def _log_to(path: Path, level: str) -> Iterator[None]:
+    """Log to ``path`` and to standard error for the time of one run.
+
+    RecBole logs to the root logger, and two runs in one process must not share a file.
+    """
+    root = logging.getLogger()
+    before, threshold = root.handlers[:], root.level
+    file = logging.FileHandler(path, encoding="utf-8")
+    handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)]
+    for handler in handlers:
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    root.handlers, root.level = handlers, logging.getLevelName(str(level).upper())
+    try:
+        yield
+    finally:
+        root.handlers, root.level = before, threshold
+        file.close()
