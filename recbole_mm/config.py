@@ -17,7 +17,8 @@ from typing import Any
 from recbole.config import Config
 from recbole.utils import InputType, ModelType
 
-from recbole_mm import compat, keys, registry, stock, yaml_files
+from recbole_mm import compat, key_table, keys, registry, stock, yaml_files
+from recbole_mm.data.atomic import header
 from recbole_mm.errors import ConfigError
 
 # Keys that say where and how loudly a run computes; they cannot change its numbers.
@@ -144,20 +145,31 @@ class MMConfig(Config):
         return layer
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
-        """Read RecBole's layers, then ours."""
-        self._known = keys.known_keys(self.spec)
+        """Read RecBole's layers, then ours; a preset may bring a class of its own."""
+        self._known = key_table.known_keys(self.spec)
         super()._load_internal_config_dict(model, model_class, dataset)
         self._update_internal_config_dict(yaml_files.path("overall.yaml"))
         defaults = registry.defaults_file(self.spec)
         if defaults is not None:
             self._update_internal_config_dict(defaults)
         by_dataset = self._dataset_layer(dataset)
-        preset = {**self.internal_config_dict, **by_dataset, **self.external_config_dict}["preset"]
+        layers = {**self.internal_config_dict, **by_dataset, **self.external_config_dict}
+        preset = str(layers["preset"])
         if preset != "sound":
-            file = registry.defaults_file(self.spec, str(preset))
+            file = registry.defaults_file(self.spec, preset)
             self._update_internal_config_dict(str(file))
         self._note(self._inner, by_dataset, f"properties/dataset/{dataset}.yaml")
         self.internal_config_dict.update(by_dataset)
+        if preset in self.spec.variants:
+            self._take_variant(preset)
+
+    def _take_variant(self, preset: str) -> None:
+        """Take the class of a preset, and drop the model's defaults that it leaves no choice of."""
+        self.model_class = self.spec.load(preset)
+        decided = set(self._known)
+        self._known = key_table.known_keys(self.spec, preset)
+        for key in decided - set(self._known):
+            self.internal_config_dict.pop(key, None)
 
     def _dataset_layer(self, dataset: str) -> dict[str, Any]:
         """Read our YAML of the data set, without keys that only other models have.
@@ -166,7 +178,7 @@ class MMConfig(Config):
         """
         file = yaml_files.path("dataset", f"{dataset}.yaml")
         layer = yaml_files.load_yaml(file) if file.is_file() else {}
-        elsewhere = set(keys.section("shared")) - set(self._known)
+        elsewhere = set(key_table.section("shared")) - set(self._known)
         return {key: value for key, value in layer.items() if key not in elsewhere}
 
     def _note(self, history: dict[str, list[tuple[str, Any]]], layer: Mapping, source: str) -> None:
@@ -188,7 +200,9 @@ class MMConfig(Config):
         merged.update(model=self.model, dataset=self.dataset)
         for key in merged:
             if key not in self._known:
-                raise keys.unknown_key(key, self.source(key), self._known, self.model)
+                raise key_table.unknown_key(
+                    key, self.source(key), self._known, self.model, str(merged["preset"])
+                )
         plain = {k: self._known[k].check(v, self.source(k)) for k, v in merged.items()}
         plain["metrics"], plain["topk"] = _listed(plain["metrics"]), _listed(plain["topk"])
         self._plain = copy.deepcopy(plain)
@@ -284,11 +298,9 @@ class MMConfig(Config):
         file = Path(self.final_config_dict["data_path"], f"{self.dataset}.item")
         if not file.is_file():
             return
-        with open(file, encoding="utf-8-sig") as stream:
-            header = [name.split(":")[0] for name in stream.readline().rstrip("\r\n").split("\t")]
-        missing = [name for name in wanted if name not in header]
-        if missing:
-            raise self._misfit("selected_features", f"columns of {file}: {', '.join(header[1:])}")
+        names = list(header(file))
+        if any(name not in names for name in wanted):
+            raise self._misfit("selected_features", f"columns of {file}: {', '.join(names[1:])}")
 
     def _init_device(self) -> None:
         """Choose the device without touching ``CUDA_VISIBLE_DEVICES``."""
@@ -328,7 +340,7 @@ class MMConfig(Config):
             The key is unknown.
         """
         if key not in self._known:
-            raise keys.unknown_key(key, "explain", self._known, self.model)
+            raise key_table.unknown_key(key, "explain", self._known, self.model)
         row = self._known[key]
         lines = [f"{key} = {self.final_config_dict.get(key)!r}", f"  accepts {row.expected()}"]
         lines += [f"  {row.help}"] if row.help else []

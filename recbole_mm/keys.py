@@ -1,24 +1,15 @@
-"""The table of configuration keys: type, range, choices and help of each, and the check of values.
-
-Three sources, the first one wins: ``properties/keys.yaml`` (our keys and the RecBole keys in common
-use), the model's own YAML (types from the defaults and from RecBole's ``# (int) …`` comments), and
-RecBole's YAML files and argument lists.
-"""
+"""A configuration key: what it accepts, what it means, and the check of its values."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path, PurePath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
-from recbole_mm import registry, stock, yaml_files
 from recbole_mm.errors import ConfigError
 
-_TYPES: dict[str, tuple[type, ...]] = {
+TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
     "bool": (bool,),
@@ -26,7 +17,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list": (list, tuple),
     "dict": (dict,),
 }
-_COMMENT = re.compile(r"^(\w+)\s*:[^#\n]*#\s*\(([^)\n]*)\)\s*(.*?)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ class Key:
             return None
         if not self.types:
             return value
-        fault = _type_fault(value, self.types)
+        fault = type_fault(value, self.types)
         if fault:
             raise self._error(value, source)
         if isinstance(value, (list, tuple)):
@@ -101,7 +91,7 @@ class Key:
         """Check each member of a list."""
         if self.length is not None and len(value) != self.length:
             raise self._error(value, source)
-        if any(self.items and _type_fault(member, self.items) for member in value):
+        if any(self.items and type_fault(member, self.items) for member in value):
             raise self._error(value, source)
         return [self._check_scalar(member, self.items, value, source) for member in value]
 
@@ -142,13 +132,13 @@ def _show(value: Any) -> str:
     return repr(value)
 
 
-def _type_fault(value: Any, types: tuple[str, ...]) -> bool:
+def type_fault(value: Any, types: tuple[str, ...]) -> bool:
     """Return whether a value has none of the types (a bool is no int; nan is no number)."""
     if isinstance(value, bool):
         return "bool" not in types
     if isinstance(value, float) and value != value:
         return True
-    return not any(isinstance(value, _TYPES[name]) for name in types)
+    return not any(isinstance(value, TYPES[name]) for name in types)
 
 
 def plain(value: Any, key: str) -> Any:
@@ -170,140 +160,3 @@ def plain(value: Any, key: str) -> Any:
     if callable(getattr(value, "item", None)) and getattr(value, "ndim", None) == 0:
         return value.item()
     raise ConfigError(f"{key}: expected a plain value (number, text, list, dict), got {value!r}")
-
-
-def from_table(name: str, row: Mapping[str, Any], source: str = "keys.yaml") -> Key:
-    """Build a key from its row in ``keys.yaml``.
-
-    Raises
-    ------
-    ConfigError
-        The row holds a field or a type that is not known.
-    """
-    # YAML reads the word null as "no value", also where it is a field's name.
-    fields = {"null" if part is None else part: value for part, value in row.items()}
-    types = _as_tuple(fields.pop("type", ()))
-    items = _as_tuple(fields.pop("items", ()))
-    choices = tuple(fields.pop("choices", ()))
-    unknown = set(fields) - set(Key.__dataclass_fields__) | set(types + items) - set(_TYPES)
-    if unknown:
-        raise ConfigError(f"{source}: the row of '{name}' holds unknown {sorted(unknown)}")
-    return Key(name, types=types, items=items, choices=choices, **fields)
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    """Return a list as a tuple, and a single value as a tuple of one."""
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
-
-
-@cache
-def _declared() -> dict[str, dict[str, Any]]:
-    """Read ``keys.yaml``: section -> key -> row."""
-    return yaml_files.load_yaml(yaml_files.path("keys.yaml"))
-
-
-def section(name: str) -> dict[str, Key]:
-    """Return one section of ``keys.yaml``: ``overall``, ``shared``, or a model's name."""
-    rows = _declared().get(name) or {}
-    return {key: from_table(key, row) for key, row in rows.items()}
-
-
-def inferred(file: Path) -> dict[str, Key]:
-    """Return the keys of a YAML of defaults, with types from values and ``# (type)`` comments.
-
-    An int default accepts only ints unless the comment says float; a ``~`` accepts anything.
-    """
-    comments = {
-        name: (words, text) for name, words, text in _COMMENT.findall(file.read_text("utf-8"))
-    }
-    return {
-        name: _infer(name, value, *comments.get(name, ("", "")))
-        for name, value in yaml_files.load_yaml(file).items()
-    }
-
-
-def _infer(name: str, value: Any, comment: str, text: str) -> Key:
-    """Return the key that accepts the type of a default and the types named in its comment."""
-    words = set(re.findall(r"[a-z]+", comment.lower()))
-    named = {"list"} if "list of" in comment else words & set(_TYPES)
-    if value is None:
-        return Key(name, null=True, help=text)
-    types = {kind for kind in _TYPES if not _type_fault(value, (kind,))} | named
-    if isinstance(value, int) and "float" in types and "float" not in named:
-        types.discard("float")
-    return Key(name, types=tuple(t for t in _TYPES if t in types), null="none" in words, help=text)
-
-
-def _recbole_yaml(*parts: str) -> Path:
-    """Return a file of RecBole's own ``properties/``."""
-    return Path(str(stock.folder()), "properties", *parts)
-
-
-def _read_in_source(spec: registry.ModelSpec) -> dict[str, Key]:
-    """Return the keys a stock model reads from its config, some of which its YAML leaves out."""
-    found = stock.source_file(spec.name)
-    source = found[1].read_text(encoding="utf-8") if found else ""
-    names = set(re.findall(r"config\[\"([a-z]\w*)\"\]", source)) - {"device"}
-    return {name: Key(name, null=True) for name in names}
-
-
-def model_keys(spec: registry.ModelSpec) -> dict[str, Key]:
-    """Return the keys that belong to one model: from its YAML, and its section of the table."""
-    if spec.origin == "recbole":
-        file = _recbole_yaml("model", f"{spec.name}.yaml")
-        shared = section("shared")
-        rows = inferred(file) if file.is_file() else {}
-        keys = {name: _narrow(key, shared.get(name)) for name, key in rows.items()}
-    else:
-        defaults = registry.defaults_file(spec)
-        keys = inferred(defaults) if defaults is not None else {}
-    return {**keys, **section(spec.name)}
-
-
-def _narrow(key: Key, shared: Key | None) -> Key:
-    """Return the shared key where it describes the same thing as the model's own default."""
-    fits = shared is not None and (not key.types or set(key.types) & set(shared.types))
-    return replace(shared, null=key.null) if shared is not None and fits else key
-
-
-def known_keys(spec: registry.ModelSpec) -> dict[str, Key]:
-    """Return every key a user may set for a model. Imports RecBole (and so torch)."""
-    from recbole.utils import argument_list
-
-    keys = _read_in_source(spec)
-    for group in ("general", "training", "evaluation", "dataset"):
-        names = getattr(argument_list, f"{group}_arguments")
-        keys.update({name: Key(name, null=True) for name in names})
-    for parts in (("overall.yaml",), ("dataset", "sample.yaml")):
-        rows = inferred(_recbole_yaml(*parts))
-        # RecBole's own YAML files write ~ for "not used" here and there, whatever the type.
-        keys.update({name: replace(key, null=True) for name, key in rows.items()})
-    return {**keys, **model_keys(spec), **section("overall"), **section(spec.name)}
-
-
-def models_with(key: str) -> list[str]:
-    """Return the models that have a key, among ours, the registered ones and RecBole's."""
-    return [name for name in registry.available_models() if key in _names_of(name)]
-
-
-def _names_of(model: str) -> set[str]:
-    """Return the names of a model's own keys, without importing it."""
-    names = set(section(model))
-    for file in (_recbole_yaml("model", f"{model}.yaml"), registry.known_defaults(model)):
-        if file is not None and file.is_file():
-            names |= set(yaml_files.load_yaml(file))
-    return names
-
-
-def unknown_key(key: str, source: str, known: Iterable[str], model: str) -> ConfigError:
-    """Return the error for a key that nothing reads: source, nearest keys, models that have it."""
-    by_lower = {name.lower(): name for name in known}
-    wanted = key.lower().replace("-", "_")
-    close = difflib.get_close_matches(wanted, by_lower, n=3, cutoff=0.6)
-    text = f"{source}: unknown key '{key}'."
-    owners = models_with(key)
-    if owners:
-        text += f" It is a key of {', '.join(owners[:5])}, and {model} does not read it."
-    if close:
-        text += f" Did you mean {' or '.join(by_lower[name] for name in close)}?"
-    return ConfigError(text if owners or close else text + " properties/keys.yaml lists the keys.")

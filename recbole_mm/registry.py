@@ -11,14 +11,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from recbole_mm import stock, yaml_files
 from recbole_mm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole_mm.model.settings import ModelSettings
 
 ENTRY_POINT_GROUP = "recbole_mm.models"
 T = TypeVar("T", bound=type)
@@ -37,11 +40,18 @@ class ModelSpec:
     trainer
         ``package.module:Class`` of its trainer, or None for RecBole's choice.
     modalities
-        Feature files it reads, such as ``("text", "image")``.
+        Feature files that a third party's model reads, such as ``("text", "image")``; ours say it
+        in their settings.
     origin
         ``"recbole_mm"``, ``"recbole"`` or ``"plugin"``.
     defaults
         YAML file with the default of each of its keys, or None.
+    settings
+        ``package.module:Class`` of its settings (`recbole_mm.model.settings`), or None for a model
+        that reads its keys by name.
+    variants
+        ``{preset: (class, settings)}``, paths like the two above, of presets that are classes of
+        their own: what a released code does differently.
     """
 
     name: str
@@ -50,37 +60,67 @@ class ModelSpec:
     modalities: tuple[str, ...] = ()
     origin: str = "plugin"
     defaults: Path | None = None
+    settings: str | None = None
+    variants: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
-    def load(self) -> type:
-        """Import and return the model's class."""
-        return _CLASSES.get(self.name) or import_object(self.path)
+    def load(self, preset: str = "sound") -> type:
+        """Import and return the model's class, which a preset may replace by a variant of it."""
+        if preset in self.variants:
+            return _imported_class(self.variants[preset][0])
+        return _CLASSES.get(self.name) or _imported_class(self.path)
+
+    def load_settings(self, preset: str = "sound") -> type[ModelSettings] | None:
+        """Import and return the class of the settings, without importing torch."""
+        path = self.variants[preset][1] if preset in self.variants else self.settings
+        found: type[ModelSettings] | None = import_object(path) if path else None
+        return found
 
     def load_trainer(self) -> type | None:
         """Import and return the model's own trainer class, or None."""
         return import_object(self.trainer) if self.trainer else None
 
 
+_MODEL = "recbole_mm.model"
 _OURS = {
-    "SRIM": ModelSpec("SRIM", "recbole_mm.model.srim.model:SRIM", None, ("text",), "recbole_mm"),
+    "SRIM": ModelSpec(
+        "SRIM",
+        f"{_MODEL}.srim.model:SRIM",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.srim.settings:SRIMSettings",
+    ),
     "AlterRec": ModelSpec(
         "AlterRec",
-        "recbole_mm.model.alterrec.model:AlterRec",
+        f"{_MODEL}.alterrec.model:AlterRec",
         "recbole_mm.trainer.alterrec:AlterRecTrainer",
-        ("text",),
-        "recbole_mm",
-    ),
-    "MMSBR": ModelSpec(
-        "MMSBR", "recbole_mm.model.mmsbr.model:MMSBR", None, ("text",), "recbole_mm"
+        origin="recbole_mm",
+        settings=f"{_MODEL}.alterrec.settings:AlterRecSettings",
     ),
     "NFRec": ModelSpec(
-        "NFRec", "recbole_mm.model.alterrec.nfrec:NFRec", None, ("text",), "recbole_mm"
+        "NFRec",
+        f"{_MODEL}.alterrec.nfrec:NFRec",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.alterrec.settings:NFRecSettings",
+    ),
+    "MMSBR": ModelSpec(
+        "MMSBR",
+        f"{_MODEL}.mmsbr.model:MMSBR",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.mmsbr.settings:MMSBRSettings",
     ),
     "MDSRec": ModelSpec(
-        "MDSRec", "recbole_mm.model.mdsrec.model:MDSRec", None, ("text", "image"), "recbole_mm"
+        "MDSRec",
+        f"{_MODEL}.mdsrec.model:MDSRec",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.mdsrec.settings:MDSRecSettings",
     ),
 }
 _PLUGINS: dict[str, ModelSpec] = {}
 _CLASSES: dict[str, type] = {}
+
+
+def _imported_class(path: str) -> type:
+    found: type = import_object(path)
+    return found
 
 
 def import_object(path: str) -> Any:
@@ -318,6 +358,11 @@ def presets(spec: ModelSpec) -> list[str]:
     base = spec.defaults or yaml_files.path("model", f"{spec.name}.yaml")
     files = sorted(base.parent.glob(f"{base.stem}.*.yaml"))
     return ["sound", *(file.name[len(base.stem) + 1 : -len(".yaml")] for file in files)]
+
+
+def ours(name: str) -> ModelSpec | None:
+    """Return a model of this package, or None."""
+    return _OURS.get(name)
 
 
 def known_defaults(name: str) -> Path | None:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from recbole.utils import InputType, ModelType
 
-from recbole_mm import compat, keys, registry, yaml_files
+from recbole_mm import compat, key_table, registry, yaml_files
 from recbole_mm.config import NOT_HASHED, MMConfig
 from recbole_mm.errors import ConfigError
 
@@ -178,7 +178,7 @@ def test_a_class_can_stand_for_its_name(toy: str) -> None:
         ("learning-rate", 1, ["Did you mean learning_rate"]),
         ("mask_ratio", 0.1, ["It is a key of BERT4Rec", "SASRec does not read it"]),
         ("w_co", 0.1, ["It is a key of SRIM"]),
-        ("qwertzuiop", 1, ["unknown key 'qwertzuiop'", "keys.yaml lists the keys"]),
+        ("qwertzuiop", 1, ["unknown key 'qwertzuiop'", "`--explain` lists the keys"]),
         ("MODEL_TYPE", 1, ["unknown key"]),
         ("learning_rate", "fast", ["learning_rate = 'fast'", "expected float, above 0"]),
         ("learning_rate", 0, ["learning_rate = 0 ", "above 0"]),
@@ -399,5 +399,5 @@ def test_the_properties_are_found_inside_an_installed_package(tmp_path: Path) ->
 
 
 def test_shared_rows_do_not_bind_third_party_models(toy: str) -> None:
-    assert keys.known_keys(registry.resolve(toy))["dropout_prob"].below is None
-    assert keys.known_keys(registry.resolve("GRU4Rec"))["dropout_prob"].below == 1
+    assert key_table.known_keys(registry.resolve(toy))["dropout_prob"].below is None
+    assert key_table.known_keys(registry.resolve("GRU4Rec"))["dropout_prob"].below == 1

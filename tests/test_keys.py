@@ -3,50 +3,89 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from recbole_mm import keys, registry, yaml_files
+from recbole_mm import key_table, keys, registry, yaml_files
 from recbole_mm.errors import ConfigError
 
 # Recipes hold options of `encode`, no keys of a run; tests/encode/test_recipe.py reads them.
 SHIPPED = sorted(f for f in yaml_files.path().rglob("*.yaml") if f.parent.name != "recipe")
 
 
+OURS = ("SRIM", "AlterRec", "NFRec", "MMSBR", "MDSRec")
+
+
 def rows(*names: str) -> dict[str, keys.Key]:
-    return {key: row for name in names for key, row in keys.section(name).items()}
+    return {key: row for name in names for key, row in key_table.section(name).items()}
+
+
+def table_of(file: Path) -> dict[str, keys.Key]:
+    """Return the keys that may stand in one of our YAML files."""
+    if file.parent.name == "dataset":
+        return rows("shared", "overall")
+    if file.parent.name != "model":
+        return rows("overall")
+    model, *preset = file.name.removesuffix(".yaml").split(".")
+    spec = registry.resolve(model)
+    return {**rows("overall"), **key_table.keys_of_settings(spec, *preset)}
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
-def test_every_shipped_key_has_a_row_and_its_value_is_accepted(file: Path) -> None:
+def test_every_shipped_key_is_known_and_its_value_accepted(file: Path) -> None:
     if file.name == "keys.yaml":
         return
-    model = file.name.split(".")[0] if file.parent.name == "model" else ""
-    sections = ("shared", "overall") if file.parent.name == "dataset" else ("overall", model)
-    table = rows(*sections)
+    table = table_of(file)
     for key, value in yaml_files.load_yaml(file).items():
-        assert key in table, f"{key} of {file.name} stands in no section of keys.yaml"
+        assert key in table, f"{key} of {file.name}"
         table[key].check(value, file.name)
 
 
-def test_every_row_has_a_help_text_and_a_type() -> None:
-    for name in yaml_files.load_yaml(yaml_files.path("keys.yaml")):
-        for key, row in keys.section(name).items():
-            assert row.help.endswith("."), f"{name}.{key}"
-            assert row.types, f"{name}.{key}"
+@pytest.mark.parametrize("model", OURS)
+def test_defaults_in_yaml_and_settings_are_equal(model: str) -> None:
+    spec = registry.resolve(model)
+    written = yaml_files.load_yaml(yaml_files.path("model", f"{model}.yaml"))
+    settings = spec.load_settings()
+    assert settings is not None
+    defaults = settings()
+    for key in settings.keys():
+        default = getattr(defaults, key)
+        assert written[key] == (list(default) if isinstance(default, tuple) else default), key
+    assert set(written) <= set(settings.keys()) | set(rows("overall"))
 
 
-def test_every_section_is_a_model_or_general() -> None:
-    names = set(yaml_files.load_yaml(yaml_files.path("keys.yaml"))) - {"overall", "shared"}
-    assert names <= set(registry.available_models())
+@pytest.mark.parametrize("model", OURS)
+def test_a_model_has_the_settings_of_the_registry(model: str) -> None:
+    spec = registry.resolve(model)
+    for preset in ("sound", *spec.variants):
+        found: Any = spec.load(preset)
+        assert found.Settings is spec.load_settings(preset)
+
+
+def test_every_key_has_a_help_text_and_a_type() -> None:
+    tables = [rows("overall", "shared")]
+    tables += [key_table.keys_of_settings(registry.resolve(model)) for model in OURS]
+    for key, row in ((key, row) for table in tables for key, row in table.items()):
+        assert row.help.endswith("."), key
+        assert row.types, key
+
+
+def test_a_removed_key_says_what_became_of_it() -> None:
+    for model, gone in yaml_files.load_yaml(yaml_files.path("keys.yaml"))["removed"].items():
+        known = key_table.keys_of_settings(registry.resolve(model))
+        for key, word in gone.items():
+            assert key not in known
+            error = key_table.unknown_key(key, "command line", known, model)
+            assert str(error) == f"command line: {model} has no key '{key}' any more: {word}"
 
 
 def test_a_row_with_a_misspelt_field_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'epochs' holds unknown \['mn'\]"):
-        keys.from_table("epochs", {"type": "int", "mn": 1})
+        key_table.from_table("epochs", {"type": "int", "mn": 1})
     with pytest.raises(ConfigError, match=r"unknown \['integer'\]"):
-        keys.from_table("epochs", {"type": "integer"})
+        key_table.from_table("epochs", {"type": "integer"})
 
 
 @pytest.mark.parametrize(
@@ -72,7 +111,7 @@ def test_a_row_with_a_misspelt_field_is_refused() -> None:
     ],
 )
 def test_limits(row: dict, good: list, bad: list) -> None:
-    key = keys.from_table("x", row)
+    key = key_table.from_table("x", row)
     for value in good:
         key.check(value, "here")
     for value in bad:
@@ -81,13 +120,13 @@ def test_limits(row: dict, good: list, bad: list) -> None:
 
 
 def test_values_are_made_equal_so_that_equal_settings_hash_alike() -> None:
-    assert type(keys.from_table("x", {"type": "float"}).check(1, "")) is float
-    ratio = keys.from_table("x", {"type": "list", "items": ["int", "float"]})
+    assert type(key_table.from_table("x", {"type": "float"}).check(1, "")) is float
+    ratio = key_table.from_table("x", {"type": "list", "items": ["int", "float"]})
     assert [type(v) for v in ratio.check((7, 2.5), "")] == [int, float]
-    metrics = keys.from_table("x", {"type": "list", "items": "str", "choices": ["Hit"]})
+    metrics = key_table.from_table("x", {"type": "list", "items": "str", "choices": ["Hit"]})
     with pytest.raises(ConfigError):
         metrics.check(["hit"], "")
-    loose = keys.from_table("x", {"type": "list", "choices": ["Hit"], "ignore_case": True})
+    loose = key_table.from_table("x", {"type": "list", "choices": ["Hit"], "ignore_case": True})
     assert loose.check(["hit"], "") == ["Hit"]
 
 
@@ -102,7 +141,7 @@ def test_types_are_inferred_from_values_and_comments(tmp_path: Path) -> None:
         "free: ~\n"
         "name: None      # (str) A name.\n"
     )
-    table = keys.inferred(file)
+    table = key_table.inferred(file)
     assert table["n"].types == ("int",)
     assert table["ratio"].types == ("int", "float")
     assert table["plain"].types == ("int",)
@@ -122,7 +161,7 @@ def test_values_of_a_program_become_plain() -> None:
 
 
 def test_stock_keys_are_known_even_where_recbole_leaves_them_out_of_its_yaml() -> None:
-    known = keys.known_keys(registry.resolve("FEARec"))
+    known = key_table.known_keys(registry.resolve("FEARec"))
     assert {"tau", "sim", "contrast"} <= set(known)
-    assert "device" not in keys.known_keys(registry.resolve("GCSAN"))
-    assert "tau" not in keys.known_keys(registry.resolve("SASRec"))
+    assert "device" not in key_table.known_keys(registry.resolve("GCSAN"))
+    assert "tau" not in key_table.known_keys(registry.resolve("SASRec"))

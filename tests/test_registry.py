@@ -56,7 +56,9 @@ def test_stock_models(name: str, path: str) -> None:
 def test_our_models_come_first() -> None:
     spec = registry.resolve("SRIM")
     assert (spec.path, spec.origin) == ("recbole_mm.model.srim.model:SRIM", "recbole_mm")
-    assert spec.modalities == ("text",)
+    settings = spec.load_settings()
+    assert settings is not None
+    assert settings().feature_files(available=()) == ("text",)
     ours = [name for name, spec in registry._OURS.items() if spec.origin == "recbole_mm"]
     assert registry.available_models()[: len(ours)] == sorted(ours)
 

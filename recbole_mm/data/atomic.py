@@ -11,6 +11,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,18 @@ def header(path: str | Path) -> dict[str, str]:
     DataError
         If the file is missing, empty, not UTF-8, or a header cell is not ``name:type``.
     """
-    return _parse_header(Path(path), _decode(Path(path)).split("\n", 1)[0])
+    path = Path(path)
+    if not path.is_file():
+        raise _no_such_file(path)
+    stat = path.stat()
+    return dict(_header(path, stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=64)
+def _header(path: Path, changed_ns: int, size: int) -> dict[str, str]:
+    """Parse the first line; a file that stays as it is is asked many times and parsed once."""
+    with open(path, "rb") as stream:
+        return _parse_header(path, _decoded(path, stream.readline()).split("\n", 1)[0])
 
 
 def read_atomic(path: str | Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
@@ -57,8 +69,8 @@ def read_atomic(path: str | Path, columns: Iterable[str] | None = None) -> pd.Da
         return, a missing or repeated column, or a number that is not one.
     """
     path = Path(path)
-    text = _decode(path)
-    types = _parse_header(path, text.split("\n", 1)[0])
+    types = header(path)
+    text = _decoded(path, path.read_bytes())
     wanted = list(types) if columns is None else list(columns)
     require_columns(path, types, wanted)
     frame = _read_cells(path, text, list(types))[wanted]
@@ -110,11 +122,13 @@ def require_columns(path: Path, types: Mapping[str, str], wanted: Iterable[str])
         )
 
 
-def _decode(path: Path) -> str:
-    """Return the file's text with bare line feeds and without a byte-order mark."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. Expected an atomic file; check --data_path.")
-    raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+def _no_such_file(path: Path) -> DataError:
+    return DataError(f"{path}: no such file. Expected an atomic file; check --data_path.")
+
+
+def _decoded(path: Path, raw: bytes) -> str:
+    """Return a file's text with bare line feeds and without a byte-order mark."""
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
     if not raw.strip():
         raise DataError(f"{path}: the file is empty. Expected a header of name:type cells.")
     try:

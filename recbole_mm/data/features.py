@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mm.data.controls import check_source, replaced
-from recbole_mm.data.itememb import itememb_path, read_itememb
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.sidecar import ItemEmb
 from recbole_mm.errors import FeatureError
 
@@ -41,34 +41,35 @@ class ItemFeatures:
         on ``source``: rows of a comparison that replace the same vectors may stand in one table.
     source
         ``real``, or what stands in the tables instead: ``random`` or ``shuffled`` vectors.
+    folder
+        Where feature files are written, and what is derived from them may be kept; None keeps
+        nothing.
     """
 
     tables: dict[str, Tensor]
     masks: dict[str, Tensor]
     hashes: dict[str, str]
     source: str = "real"
+    folder: Path | None = None
 
     @classmethod
     def load(
         cls,
-        folder: str | Path | Mapping[str, str | Path],
-        dataset_name: str,
+        files: FeatureFiles,
         item_tokens: Iterable[str],
         modalities: Iterable[str],
         missing: str = "zero",
         source: str = "real",
         seed: int = 0,
     ) -> ItemFeatures:
-        """Read ``<dataset_name>.<modality>.itememb`` for every modality and align it by item token.
+        """Read the file of every modality and align its vectors by item token.
 
         The vocabulary stays as it is: vectors of other items are left out and counted.
 
         Parameters
         ----------
-        folder
-            Where the files lie, or ``{modality: folder}``.
-        dataset_name
-            Name of the data set, the first part of the file names.
+        files
+            The data set's feature files.
         item_tokens
             Tokens by internal id, the padding token first (``dataset.field2id_token[iid_field]``).
         modalities
@@ -95,11 +96,10 @@ class ItemFeatures:
             )
         check_source(source)
         tokens = [str(token) for token in item_tokens]
-        features = cls({}, {}, {}, source)
+        features = cls({}, {}, {}, source, files.folders[0] if files.folders else None)
         for modality in modalities:
-            place = folder[modality] if isinstance(folder, Mapping) else folder
-            path = find_itememb([place], dataset_name, modality)
-            features._add(modality, path, read_itememb(path, modality), tokens, missing, seed)
+            path = files.find(modality)
+            features._add(modality, path, files.read(modality), tokens, missing, seed)
         return features
 
     def table(self, modality: str) -> Tensor:
@@ -169,32 +169,6 @@ def _aligned(path: Path, emb: ItemEmb, tokens: list[str]) -> tuple[np.ndarray, n
     table = np.zeros((len(tokens), emb.vectors.shape[1]), dtype=np.float32)
     table[rows[known]] = emb.vectors[known]
     return table, mask
-
-
-def find_itememb(folders: Iterable[str | Path], dataset_name: str, modality: str) -> Path:
-    """Return the feature file of a modality in the first of the folders that has one.
-
-    Raises
-    ------
-    FeatureError
-        If there is none, with the places looked at and the command that makes one.
-    """
-    paths = [itememb_path(folder, dataset_name, modality) for folder in folders]
-    for path in paths:
-        if path.is_file():
-            return path
-    command = f"recbole-mm encode --dataset={dataset_name} --modality={modality}"
-    ways = f"Make it with `{command}`"
-    if modality != "text":
-        ways = (
-            f"Make it with `recbole-mm encode` (from pictures: `{command} --images=FOLDER`; by a "
-            f"paper's recipe: --recipe), or import it: `{command} --from_npy=vectors.npy "
-            "--ids=ids.txt`"
-        )
-    raise FeatureError(
-        f"{' and '.join(str(path) for path in paths)}: no such file. Expected the {modality} "
-        f"vectors of the items. {ways}."
-    )
 
 
 def _fill(

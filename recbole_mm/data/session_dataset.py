@@ -16,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 from recbole.data.dataset.dataset import Dataset
 from recbole.data.interaction import Interaction
@@ -29,7 +30,9 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_mm.data.atomic import header, read_atomic, require_columns
 from recbole_mm.data.candidates import items_with_features
 from recbole_mm.data.card import DatasetCard, load_dataset_card
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.given import read_parts, split_path
+from recbole_mm.data.item_columns import ItemColumns
 from recbole_mm.data.sessions import (
     Rows,
     Sessions,
@@ -67,6 +70,8 @@ class SessionDataset(SequentialDataset):
         ``(n_items,)`` int64: how often an item occurs in ``train_sessions``.
     item_features
         Pretrained vectors aligned with the item ids, or None if the model uses none.
+    item_columns
+        The columns of the ``.item`` file by item id.
     counts
         What was dropped, cut and cold, by name.
     """
@@ -76,13 +81,16 @@ class SessionDataset(SequentialDataset):
     train_sessions: Sessions
     train_counts: np.ndarray
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Config, files: FeatureFiles | None = None) -> None:
+        self._files = files or feature_files(config)
         self.card: DatasetCard = load_dataset_card(config["data_path"])
         self.item_features: ItemFeatures | None = None
         self.counts: dict[str, int] = {}
         self._only_features: set[str] = set()
         self._rows: dict[str, Rows] = {}
         super().__init__(config)
+        # Copies for the three parts must not keep what was read of the feature files.
+        del self._files
 
     # Loading: RecBole's steps with a strict reader.
 
@@ -92,14 +100,14 @@ class SessionDataset(SequentialDataset):
         super()._load_data(token, dataset_path)
         items = set(self.inter_feat[self.iid_field])
         if self.config["candidates"] == "features":
-            self._only_features = items_with_features(self.config) - items
+            self._only_features = items_with_features(self._files) - items
             self.counts["items_without_interactions"] = len(self._only_features)
         if self.item_feat is not None:
             known = self.item_feat[self.iid_field].isin(items | self._only_features)
             self.counts["items_only_in_item_file"] = int((~known).sum())
             self.item_feat = self.item_feat[known].reset_index(drop=True)
 
-    def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
+    def _load_feat(self, filepath: str, source: FeatureSource) -> pd.DataFrame | None:
         load, unload = self._get_load_and_unload_col(source)
         types = header(filepath)
         names = [n for n in types if (not load or n in load) and not (unload and n in unload)]
@@ -115,7 +123,9 @@ class SessionDataset(SequentialDataset):
             self.counts["duplicate_item_rows"] = int(frame[self.iid_field].duplicated().sum())
         return frame
 
-    def _register(self, name: str, kind: FeatureType, source: Any, frame: pd.DataFrame) -> None:
+    def _register(
+        self, name: str, kind: FeatureType, source: FeatureSource, frame: pd.DataFrame
+    ) -> None:
         """Note a column's type as RecBole does and bring its cells into RecBole's form."""
         width = 1
         if kind.value.endswith("seq"):
@@ -145,9 +155,13 @@ class SessionDataset(SequentialDataset):
                 f"{self.time_field} is in milliseconds, other rows are in seconds",
             )
 
-    def _get_remap_list(self, field_list: np.ndarray) -> list[tuple[Any, str, FeatureType]]:
+    def _get_remap_list(
+        self, field_list: np.ndarray
+    ) -> list[tuple[pd.DataFrame, str, FeatureType]]:
         """Put the sorted tokens first, so that ids do not depend on the order of the rows."""
-        remap_list: list[tuple[Any, str, FeatureType]] = super()._get_remap_list(field_list)
+        remap_list: list[tuple[pd.DataFrame, str, FeatureType]] = super()._get_remap_list(
+            field_list
+        )
         if not remap_list:
             return remap_list
         tokens, _ = self._concat_remaped_tokens(remap_list)
@@ -283,6 +297,13 @@ class SessionDataset(SequentialDataset):
         """Return the rows of ``train``, ``valid`` or ``test``."""
         return self._rows[part]
 
+    @property
+    def item_columns(self) -> ItemColumns:
+        """The columns of the ``.item`` file by internal item id."""
+        path = Path(self.dataset_path, f"{self.dataset_name}.item")
+        tokens = self.field2id_token[self.iid_field]
+        return ItemColumns(path, self.iid_field, tokens, self.config["seq_separator"])
+
     def tokens(self, ids: np.ndarray) -> list[str]:
         """Return the item tokens of internal ids."""
         return [str(token) for token in self.field2id_token[self.iid_field][ids]]
@@ -339,6 +360,12 @@ def _raise_where(bad: pd.Series, path: Path, what: str) -> None:
         raise DataError(
             f"{path}, line {line}: {what} ({int(bad.sum())} such line(s)). Mend or remove them."
         )
+
+
+def feature_files(config: Config) -> FeatureFiles:
+    """Return the feature files of a configuration's data set: ``feature_path``, ``data_path``."""
+    folders = [config[key] for key in ("feature_path", "data_path") if config[key]]
+    return FeatureFiles(config["dataset"], folders)
 
 
 def inter_file(name: str, folder: Path) -> Path:

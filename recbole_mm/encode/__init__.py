@@ -6,19 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recbole_mm.encode.freshness import check_fresh, ensure_features, feature_folders, locate
+    from recbole_mm.encode.freshness import available_modalities, check_fresh, ensure_features
     from recbole_mm.encode.image.job import encode_image
     from recbole_mm.encode.importer import import_vectors
     from recbole_mm.encode.text.job import encode_text
 
 __all__ = [
+    "available_modalities",
     "check_fresh",
     "encode_image",
     "encode_text",
     "ensure_features",
-    "feature_folders",
     "import_vectors",
-    "locate",
 ]
 _MODULES = {"encode_image": "image.job", "encode_text": "text.job", "import_vectors": "importer"}
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from recbole_mm.data.features import find_itememb
-from recbole_mm.data.itememb import read_itememb
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.encode.manifest import Manifest, load_manifest, manifest_path
 from recbole_mm.encode.source import resolve_encoder
 from recbole_mm.encode.text.fields import default_fields, item_file, item_texts
@@ -27,33 +26,48 @@ class Settings(Protocol):
         """Return the value of a key."""
 
 
-def feature_folders(config: Settings) -> list[Path]:
-    """Return the folders that may hold feature files: ``feature_path``, then ``data_path``."""
-    folders = [Path(config[key]) for key in ("feature_path", "data_path") if config[key]]
-    return list(dict.fromkeys(folders))
+def available_modalities(config: Settings, files: FeatureFiles) -> tuple[str, ...]:
+    """Return the modalities of a data set that have a feature file, text and image first.
 
+    Text counts where it will be encoded on first use, too: ``encode_on_first_use`` is set and the
+    ``.item`` file has a text column.
 
-def locate(config: Settings, modality: str) -> Path:
-    """Return the feature file of a modality that a run uses.
-
-    Raises
-    ------
-    FeatureError
-        If there is none, with the command that makes one.
+    Parameters
+    ----------
+    config
+        Read are ``data_path`` (the data set's folder) and ``encode_on_first_use``.
+    files
+        The data set's feature files.
     """
-    return find_itememb(feature_folders(config), config["dataset"], modality)
+    there = [*files.paths(), *([MODALITY] if _can_encode(config, files.dataset) else [])]
+    return tuple(sorted(set(there), key=lambda name: (name != MODALITY, name != "image", name)))
 
 
-def ensure_features(config: Settings, modalities: Iterable[str]) -> None:
+def _can_encode(config: Settings, dataset: str) -> bool:
+    """Tell whether the texts stand there and may be encoded."""
+    folder = Path(config["data_path"])
+    try:
+        return bool(
+            config["encode_on_first_use"]
+            and item_file(folder, dataset).is_file()
+            and default_fields(folder, dataset)
+        )
+    except MMError:
+        return False
+
+
+def ensure_features(config: Settings, files: FeatureFiles, modalities: Iterable[str]) -> None:
     """See that every modality has a feature file that still fits; encode text on first use.
 
     Parameters
     ----------
     config
-        Read are ``dataset``, ``data_path`` (the data set's folder), ``feature_path``,
-        ``text_encoder``, ``encode_on_first_use`` and ``ITEM_ID_FIELD``.
+        Read are ``data_path`` (the data set's folder), ``text_encoder``, ``encode_on_first_use``
+        and ``ITEM_ID_FIELD``.
+    files
+        The data set's feature files; text is encoded into the first of their folders.
     modalities
-        What the model needs; `locate` then finds each.
+        What the model needs.
 
     Raises
     ------
@@ -62,38 +76,35 @@ def ensure_features(config: Settings, modalities: Iterable[str]) -> None:
     EncodeError
         If text has to be encoded and cannot be.
     """
+    encoder, item_field = config["text_encoder"], config["ITEM_ID_FIELD"]
     for modality in modalities:
         try:
-            path = locate(config, modality)
+            files.find(modality)
         except FeatureError:
             if modality != MODALITY or not config["encode_on_first_use"]:
                 raise
-            _encode_first(config)
+            _encode_first(config, files)
             continue
-        check_fresh(
-            path, config["data_path"], config["dataset"], modality,
-            encoder=config["text_encoder"], item_field=config["ITEM_ID_FIELD"],
-        )  # fmt: skip
+        check_fresh(files, modality, config["data_path"], encoder=encoder, item_field=item_field)
 
 
-def _encode_first(config: Settings) -> None:
+def _encode_first(config: Settings, files: FeatureFiles) -> None:
     """Encode text into the first feature folder."""
-    out = feature_folders(config)[0]
+    out = files.folders[0]
     logger.info(
         "%s has no text vectors yet: encoding its items once with %s into %s.",
-        config["dataset"], config["text_encoder"], out,
+        files.dataset, config["text_encoder"], out,
     )  # fmt: skip
     encode_text(
-        config["data_path"], config["dataset"], out,
+        config["data_path"], files.dataset, out,
         encoder=config["text_encoder"], item_field=config["ITEM_ID_FIELD"],
     )  # fmt: skip
 
 
 def check_fresh(
-    path: Path,
-    folder: str | Path,
-    dataset: str,
+    files: FeatureFiles,
     modality: str,
+    folder: str | Path,
     *,
     encoder: str,
     item_field: str = "item_id",
@@ -106,12 +117,12 @@ def check_fresh(
 
     Parameters
     ----------
-    path
-        The ``.itememb`` file.
+    files
+        The data set's feature files.
+    modality
+        Which of them.
     folder
         The data set's folder, with its ``.item`` file.
-    dataset, modality
-        First two parts of the file name.
     encoder
         The text encoder that the run asks for.
     item_field
@@ -123,11 +134,12 @@ def check_fresh(
         If the file was edited, or its texts, fields or encoder are others by now; all that differs
         is named.
     """
+    path, dataset = files.find(modality), files.dataset
     manifest = load_manifest(manifest_path(path))
     if manifest is None:
         logger.info("%s has no manifest: taken as it is.", path)
         return
-    if read_itememb(path, modality).sha256 != manifest.itememb_sha256:
+    if files.read(modality).sha256 != manifest.itememb_sha256:
         raise FeatureError(
             f"{path} is stale: the vector file was edited after it was made. To keep it as your "
             f"own remove {manifest_path(path)}; to make it anew remove both and run `recbole-mm "

@@ -6,13 +6,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_mm.errors import FeatureError
+from recbole_mm.model.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from recbole_mm.data.features import ItemFeatures
+    from recbole_mm.data.session_dataset import SessionDataset
 
 
 class MMSequentialRecommender(SequentialRecommender, ABC):
@@ -24,6 +31,10 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
 
     Attributes
     ----------
+    Settings
+        Class of the settings; a model that reads ``config["key"]`` itself needs none.
+    settings
+        What it says, read from the configuration.
     features
         The data set's item features, or None.
     loss_names
@@ -32,12 +43,15 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
         True if the model was shown validation or test items; results carry this mark.
     """
 
+    Settings: ClassVar[type[ModelSettings]] = ModelSettings
+    settings: ModelSettings
     loss_names: tuple[str, ...] = ("main",)
     leaky: bool = False
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
-        self.features: Any = getattr(dataset, "item_features", None)
+        self.settings = self.Settings.of(config)
+        self.features: ItemFeatures | None = dataset.item_features
         self._feature_hint = (str(config["dataset"]), type(self).__name__)
         self._cached: Mapping[str, Tensor] | None = None
 
@@ -60,7 +74,7 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
             If the data set carries no such features.
         """
         have = [] if self.features is None else sorted(self.features.tables)
-        if modality not in have:
+        if self.features is None or modality not in have:
             dataset, model = self._feature_hint
             raise FeatureError(
                 f"{model} needs {modality} features of {dataset}, and found "
@@ -77,17 +91,17 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
             self._cached = self.item_tables()
         return self._cached
 
-    def inputs(self, interaction: Any) -> tuple[Tensor, Tensor]:
+    def inputs(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """Return item ids ``(B, T)`` and lengths ``(B,)``, cut to the longest row of the batch."""
         lengths = interaction[self.ITEM_SEQ_LEN]
         longest = max(int(lengths.max()), 1)
         return interaction[self.ITEM_SEQ][:, :longest], lengths
 
-    def full_precision(self) -> AbstractContextManager[Any]:
+    def full_precision(self) -> AbstractContextManager[object]:
         """Switch mixed precision off: sparse products and summed propagation need float32."""
         return torch.autocast(device_type=torch.device(self.device).type, enabled=False)
 
-    def predict(self, interaction: Any) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """Return the score of each row's ``item_id``, ``(B,)``."""
         item = interaction[self.ITEM_ID]
         with self.full_precision():
@@ -95,7 +109,7 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
             scores = (query * candidates[item]).sum(dim=1)
         return scores.masked_fill(item == 0, -math.inf)
 
-    def full_sort_predict(self, interaction: Any) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Return the scores of all items ``(B, n_items)``; padding has ``-inf``."""
         with self.full_precision():
             query, candidates = self._match(interaction)
@@ -103,7 +117,7 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
         scores[:, 0] = -math.inf
         return scores
 
-    def _match(self, interaction: Any) -> tuple[Tensor, Tensor]:
+    def _match(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """Return query vectors ``(B, D)`` and candidates ``(n_items, D)``."""
         tables = self.current_tables()
         return self.encode(*self.inputs(interaction), tables), tables["candidates"]

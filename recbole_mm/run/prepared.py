@@ -15,9 +15,10 @@ from recbole.utils import init_seed
 from recbole_mm import compat
 from recbole_mm.config import MMConfig
 from recbole_mm.data.audit import audit
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
-from recbole_mm.data.session_dataset import SessionDataset
-from recbole_mm.encode import ensure_features, locate
+from recbole_mm.data.session_dataset import SessionDataset, feature_files
+from recbole_mm.encode import available_modalities, ensure_features
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.registry import ModelSpec
 
@@ -40,45 +41,49 @@ class Prepared:
 def prepare(config: MMConfig) -> Prepared:
     """Build data, features, loaders and model from a configuration, and audit the split."""
     compat.quiet_warnings()
-    spec = config.spec
     ensure_dataset(config["dataset"], Path(config["data_path"]))
+    files = feature_files(config)
+    modalities = needed_modalities(config, available_modalities(config, files))
+    ensure_features(config, files, modalities)
     init_seed(config["seed"], config["reproducibility"])
-    dataset = SessionDataset(config)
-    model_class = config.model_class
-    modalities = needed_modalities(config, spec)
+    dataset = SessionDataset(config, files)
     if modalities:
-        dataset.item_features = load_features(config, dataset, modalities)
+        dataset.item_features = load_features(config, dataset, files, modalities)
     train, valid, test = data_preparation(config, dataset)
     passed = audit(dataset)
     # Again, so that the weights depend on the seed alone and not on what ran before.
     init_seed(config["seed"], config["reproducibility"])
-    model = model_class(config, train.dataset).to(config["device"])
+    model = config.model_class(config, train.dataset).to(config["device"])
     for sentence in passed:
         logger.info("audit: %s", sentence)
     if getattr(model, "leaky", False):
         logger.warning("audit: LEAKY, the model was given validation or test data on purpose")
-    return Prepared(config, spec, dataset, train, valid, test, model)
+    return Prepared(config, config.spec, dataset, train, valid, test, model)
 
 
-def needed_modalities(config: MMConfig, spec: ModelSpec) -> tuple[str, ...]:
+def needed_modalities(config: MMConfig, available: Sequence[str]) -> tuple[str, ...]:
     """Return the modalities that this configuration of the model reads.
 
-    A model class may refine its registered list by a class method ``modalities(config)``: SRIM with
-    random content needs no text.
+    Our models' settings say it, given what is ``available``. A third party's class may refine its
+    registered list by a class method ``modalities(config)``.
     """
+    settings = config.spec.load_settings(config["preset"])
+    if settings is not None:
+        used = settings.of(config).feature_files(available)
+        names = ", ".join(used) or "none"
+        logger.info("%s on %s: modalities used: %s", config["model"], config["dataset"], names)
+        return used
     refine = getattr(config.model_class, "modalities", None)
-    return tuple(refine(config)) if callable(refine) else spec.modalities
+    return tuple(refine(config)) if callable(refine) else config.spec.modalities
 
 
 def load_features(
-    config: MMConfig, dataset: SessionDataset, modalities: Sequence[str]
+    config: MMConfig, dataset: SessionDataset, files: FeatureFiles, modalities: Sequence[str]
 ) -> ItemFeatures:
-    """Load item vectors, encoding text on first use, aligned with the data set's items."""
-    ensure_features(config, modalities)
+    """Load item vectors, aligned with the data set's items."""
     tokens = dataset.field2id_token[dataset.iid_field]
-    folders = {modality: locate(config, modality).parent for modality in modalities}
     return ItemFeatures.load(
-        folders, config["dataset"], tokens, modalities, missing=config["missing_features"],
+        files, tokens, modalities, missing=config["missing_features"],
         source=config["feature_source"], seed=config["seed"],
     )  # fmt: skip
 

@@ -207,7 +207,7 @@ class Case:
         """Write the data set if need be; build data, loaders and model."""
         config = self.config(toy, **changes)
         if not (self.folder / toy.name).is_dir():
-            write_toy(self.folder, toy, needed_modalities(config, config.spec))
+            write_toy(self.folder, toy, needed_modalities(config, ("text", "image")))
         return prepare(config)
 
     def fit(self, toy: Toy = SMALL, **changes: Any) -> Fit:

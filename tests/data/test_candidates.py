@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recbole_mm.config import MMConfig
-from recbole_mm.data.candidates import feature_files
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.itememb import write_itememb
 from recbole_mm.data.session_dataset import SessionDataset
 from recbole_mm.errors import DataError
@@ -103,7 +103,7 @@ def test_the_feature_folder_hides_the_data_folder(shop: Path, tmp_path: Path) ->
     # Files of other data sets, and of nobody.
     write_itememb(other / "shop.v2.text.itememb", "text", ["foreign"], np.ones((1, 2)))
     (other / "shop.text.itememb.part").touch()
-    found = feature_files([other, shop / "shop"], "shop")
+    found = FeatureFiles("shop", [other, shop / "shop"]).paths()
     assert found == {
         "text": other / "shop.text.itememb",
         "image": shop / "shop" / "shop.image.itememb",

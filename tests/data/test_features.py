@@ -13,6 +13,7 @@ from recbole.config import Config
 from recbole.data import create_dataset
 from torch import nn
 
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.itememb import write_itememb
 from recbole_mm.errors import FeatureError
@@ -27,7 +28,8 @@ def write(folder, vectors, modality="text", name="d"):
 
 
 def load(folder, tokens=TOKENS, missing="zero", modalities=("text",)):
-    return ItemFeatures.load(folder, "d", tokens, modalities, missing)
+    folders = folder if isinstance(folder, list) else [folder]
+    return ItemFeatures.load(FeatureFiles("d", folders), tokens, modalities, missing)
 
 
 def test_rows_follow_tokens_not_lines(tmp_path):
@@ -112,8 +114,7 @@ def test_several_modalities_from_several_folders(tmp_path):
     (tmp_path / "x").mkdir()
     write(tmp_path, VECTORS)
     write(tmp_path / "x", {"b": [1.0, 2.0, 3.0]}, "image")
-    folders = {"text": tmp_path, "image": tmp_path / "x"}
-    features = load(folders, modalities=("text", "image"))
+    features = load([tmp_path / "x", tmp_path], modalities=("text", "image"))
     assert (features.width("text"), features.width("image")) == (2, 3)
     assert features.mask("image").tolist() == [False, False, False, False, True]
     assert set(features.hashes) == {"text", "image"}
@@ -180,7 +181,7 @@ def test_stock_recbole_gives_the_same_table(tmp_path, monkeypatch):
     )
     dataset = create_dataset(config)
     tokens = dataset.field2id_token["item_id"]
-    features = ItemFeatures.load(folder, "d", tokens, ("text", "image"))
+    features = ItemFeatures.load(FeatureFiles("d", [folder]), tokens, ("text", "image"))
     for modality in ("text", "image"):
         stock = dataset.get_preload_weight(f"{modality}_id")
         ours = features.table(modality).numpy()

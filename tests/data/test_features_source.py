@@ -11,6 +11,7 @@ import torch
 
 from recbole_mm.compare.results import Attempt, Row, check_comparable
 from recbole_mm.data.controls import replaced
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.itememb import write_itememb
 from recbole_mm.errors import FeatureError
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def load(folder: Path, source: str, seed: int = 1, tokens=TOKENS, missing="zero") -> ItemFeatures:
     modalities = ("text", "pseudo_text", "image")
-    return ItemFeatures.load(folder, "d", tokens, modalities, missing, source, seed)
+    return ItemFeatures.load(FeatureFiles("d", [folder]), tokens, modalities, missing, source, seed)
 
 
 def permutation(features: ItemFeatures, real: ItemFeatures, modality: str) -> dict[int, int]:

@@ -11,6 +11,7 @@ import pytest
 
 import recbole_mm
 from recbole_mm.data.atomic import read_atomic
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode import import_vectors
@@ -152,7 +153,9 @@ def test_real_clip_vectors(tmp_path):
     import_vectors(table, ids, tmp_path, "scientific_mm", "image")
     catalogue = read_atomic(REAL / "scientific_mm.inter", ["item_id"])["item_id"].unique()
     tokens = ["[PAD]", *catalogue]
-    features = ItemFeatures.load(tmp_path, "scientific_mm", tokens, ["image"], missing="error")
+    features = ItemFeatures.load(
+        FeatureFiles("scientific_mm", [tmp_path]), tokens, ["image"], missing="error"
+    )
     expected = dict(zip(ids.read_text().split(), np.load(table), strict=True))
     assert len(tokens) == 1586
     for row, token in enumerate(tokens[1:], start=1):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recbole_mm.encode.present import present_modalities
 
 from recbole_mm.data.itememb import itememb_path, write_itememb
-from recbole_mm.encode.present import present_modalities
 
 HEAD = "item_id:token\ttitle:token_seq\n"
 

@@ -27,6 +27,7 @@ from recbole_mm.model.alterrec.branches import (
     make_session,
 )
 from recbole_mm.model.alterrec.schedule import Plan, Schedule
+from recbole_mm.model.alterrec.settings import AlterRecSettings
 from recbole_mm.model.base import MMSequentialRecommender
 
 BRANCHES = ("id", "text")
@@ -60,11 +61,12 @@ class AlterRec(MMSequentialRecommender):
         If the text features are missing.
     """
 
+    Settings = AlterRecSettings
     input_type = InputType.POINTWISE
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.settings = config
+        self.settings: Any = config
         self.size = int(config["hidden_size"])
         names = _trained(config)
         self.schedule = Schedule(
@@ -83,11 +85,6 @@ class AlterRec(MMSequentialRecommender):
         self.branches = nn.ModuleDict({name: self._branch(name) for name in names})
         self._teacher: Tensor | None = None
         self.to(self.device)
-
-    @classmethod
-    def modalities(cls, config: Any) -> tuple[str, ...]:
-        """Return the feature files that these settings read."""
-        return ("text",) if "text" in _trained(config) else ()
 
     def _n_borrowed(self) -> int:
         """Return how many positives each row borrows in hard epochs."""

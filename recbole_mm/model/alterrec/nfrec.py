@@ -26,6 +26,7 @@ from recbole_mm.model.alterrec.branches import (
     make_items,
 )
 from recbole_mm.model.alterrec.negatives import Drawn, negative_mass, positive_loss
+from recbole_mm.model.alterrec.settings import NFRecSettings
 from recbole_mm.model.base import MMSequentialRecommender
 from recbole_mm.model.layers import gather_rows
 from recbole_mm.model.losses import softmax_ce
@@ -62,11 +63,12 @@ class NFRec(MMSequentialRecommender):
         If the text features are missing.
     """
 
+    Settings = NFRecSettings
     input_type = InputType.POINTWISE
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.settings = config
+        self.settings: Any = config
         self.size = int(config["hidden_size"])
         self.components = COMPONENTS[config["components"]]
         self.joined = len(self.components) == 2 and config["fusion"] == "concat"
@@ -75,11 +77,6 @@ class NFRec(MMSequentialRecommender):
         self.items = nn.ModuleDict({name: self._items(name) for name in self.components})
         self.session = self._session()
         self.to(self.device)
-
-    @classmethod
-    def modalities(cls, config: Any) -> tuple[str, ...]:
-        """Return the feature files that these settings read."""
-        return ("text",) if "text" in COMPONENTS[config["components"]] else ()
 
     def _n_negatives(self) -> int:
         """Return how many negatives a row gets, 0 for all items."""

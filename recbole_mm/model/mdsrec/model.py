@@ -29,6 +29,7 @@ from recbole_mm.model.mdsrec.graphs import (
     NeighbourSum,
     cooccurrences,
 )
+from recbole_mm.model.mdsrec.settings import MDSRecSettings
 
 # Looked for where modalities are not named.
 USUAL = ("text", "image")
@@ -55,11 +56,12 @@ class MDSRec(MMSequentialRecommender):
         If a modality's features are missing.
     """
 
+    Settings = MDSRecSettings
     input_type = InputType.POINTWISE
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.settings = config
+        self.settings: Any = config
         self.size = int(config["hidden_size"])
         there = [] if self.features is None else list(self.features.tables)
         named = config["modalities"]
@@ -73,15 +75,6 @@ class MDSRec(MMSequentialRecommender):
             self.loss_names += ("fused",)
         self.apply(self._reset)
         self.to(self.device)
-
-    @classmethod
-    def modalities(cls, config: Any) -> tuple[str, ...]:
-        """Return the feature files that these settings read; ``~`` takes those that exist."""
-        if config["modalities"] is not None:
-            return tuple(config["modalities"])
-        from recbole_mm.encode.present import present_modalities
-
-        return present_modalities(config, USUAL)
 
     def _weights(self) -> dict[str, float]:
         """Return ``alpha_m`` of each modality."""

@@ -30,22 +30,6 @@ class Vectors(NamedTuple):
     present: Tensor
 
 
-def modality_files(config: Any) -> tuple[str, ...]:
-    """Return the feature files that these settings read.
-
-    ``use_text`` and ``use_image`` are true (must be there), false, or ``auto`` (if it is there).
-    """
-    from recbole_mm.encode.present import present_modalities
-
-    choice = {name: config[f"use_{name}"] for name in MODALITIES}
-    open_ = [name for name in MODALITIES if choice[name] == "auto"]
-    there = present_modalities(config, open_) if open_ else ()
-    used = [name for name in MODALITIES if choice[name] is True or name in there]
-    if config["pseudo"] == "files" and config["w_con"] > 0:
-        used += [f"pseudo_{name}" for name in used]
-    return tuple(used)
-
-
 class FeatureSpace:
     """Principal components of item vectors, and the scale they are brought to.
 

@@ -31,6 +31,7 @@ from recbole_mm.model.mmsbr.price import (
     read_prices,
     squared_distances,
 )
+from recbole_mm.model.mmsbr.settings import MMSBRSettings
 from recbole_mm.model.mmsbr.terms import Interest, PseudoContrast
 
 logger = logging.getLogger(__name__)
@@ -60,11 +61,12 @@ class MMSBR(MMSequentialRecommender):
         If prices or categories asked for are missing.
     """
 
+    Settings = MMSBRSettings
     input_type = InputType.POINTWISE
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.settings = config
+        self.settings: Any = config
         self.size = int(config["embedding_size"])
         self._check_settings()
         self.seen = torch.zeros(self.n_items, dtype=torch.bool)
@@ -80,11 +82,6 @@ class MMSBR(MMSequentialRecommender):
         self.loss_names = ("main", "con") if self.contrast is not None else ("main",)
         self._log_inputs()
         self.to(self.device)
-
-    @classmethod
-    def modalities(cls, config: Any) -> tuple[str, ...]:
-        """Return the feature files that these settings read."""
-        return mmsbr_features.modality_files(config)
 
     # ---- Building ----
 

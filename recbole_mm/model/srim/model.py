@@ -23,6 +23,7 @@ from recbole_mm.graph.propagation import Adjacency, neighbour_mean, residual_pro
 from recbole_mm.model import layers, losses
 from recbole_mm.model.base import MMSequentialRecommender
 from recbole_mm.model.srim import terms as srim_terms
+from recbole_mm.model.srim.settings import SRIMSettings
 from recbole_mm.model.srim.terms import Session
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,12 @@ class SRIM(MMSequentialRecommender):
         If a modality's features are missing.
     """
 
+    Settings = SRIMSettings
     input_type = InputType.POINTWISE
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.settings = config
+        self.settings: Any = config
         self.size = int(config["embedding_size"])
         self.branches = BRANCHES[config["branches"]]
         self.n_layers = int(config["n_layers"])
@@ -75,12 +77,6 @@ class SRIM(MMSequentialRecommender):
         self._build_terms()
         self.apply(self._reset)
         self.to(self.device)
-
-    @classmethod
-    def modalities(cls, config: Any) -> tuple[str, ...]:
-        """Return the feature files that these settings read."""
-        used = "content" in BRANCHES[config["branches"]] and config["content"] != "random"
-        return tuple(config["modalities"]) if used else ()
 
     def _loss_weights(self) -> dict[str, float]:
         """Return the weights of the auxiliary losses that are on."""
