@@ -10,6 +10,14 @@ from torch import Tensor, nn
 
 from recbole_mm.errors import ConfigError
 
+# Vectors shorter than this count as zero: their cosine is 0 and their gradient stays bounded.
+TINY = 1e-8
+
+
+def real_positions(lengths: Tensor, n_positions: int) -> Tensor:
+    """Return which positions of sessions of these lengths ``(B,)`` are real, bool ``(B, T)``."""
+    return torch.arange(n_positions, device=lengths.device) < lengths.unsqueeze(1)
+
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
     """Return the mean over real positions: ``(B, T, d)`` and bool ``(B, T)`` give ``(B, d)``."""
@@ -29,6 +37,22 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     ``(N, d)`` and ids of any shape ``(...)`` give ``(..., d)``.
     """
     return F.embedding(ids, table, padding_idx=0)
+
+
+def length(vectors: Tensor) -> Tensor:
+    """Return the lengths ``(...,)`` of vectors ``(..., d)``, 1 for zero vectors."""
+    norm = torch.linalg.vector_norm(vectors, dim=-1)
+    return norm.masked_fill(norm < TINY, 1.0)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale vectors ``(..., d)`` to length 1; zero vectors stay zero."""
+    return vectors / length(vectors).unsqueeze(-1)
+
+
+def cosine(left: Tensor, right: Tensor) -> Tensor:
+    """Return the cosine of vectors ``(..., d)``, 0 where either is zero."""
+    return (unit(left) * unit(right)).sum(dim=-1)
 
 
 class ItemTable(nn.Module):

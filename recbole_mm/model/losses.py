@@ -16,24 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Vectors shorter than this count as zero: their cosine is 0 and their gradient stays bounded.
-TINY = 1e-8
-
-
-def length(vectors: Tensor) -> Tensor:
-    """Return the lengths ``(...,)`` of vectors ``(..., d)``, 1 for zero vectors."""
-    norm = torch.linalg.vector_norm(vectors, dim=-1)
-    return norm.masked_fill(norm < TINY, 1.0)
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Scale vectors ``(..., d)`` to length 1; zero vectors stay zero."""
-    return vectors / length(vectors).unsqueeze(-1)
-
-
-def cosine(left: Tensor, right: Tensor) -> Tensor:
-    """Return the cosine of vectors ``(..., d)``, 0 where either is zero."""
-    return (unit(left) * unit(right)).sum(dim=-1)
+from recbole_mm.model.layers import TINY, unit
 
 
 def softmax_ce(scores: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_mm.model import losses
+from recbole_mm.model import layers, losses
 
 
 def column(*values: float) -> torch.Tensor:
@@ -21,12 +21,12 @@ def column(*values: float) -> torch.Tensor:
 def test_cosine_by_hand():
     left = torch.tensor([[3.0, 4.0], [1.0, 0.0], [-2.0, 0.0]])
     right = torch.tensor([[4.0, 3.0], [0.0, 5.0], [7.0, 0.0]])
-    torch.testing.assert_close(losses.cosine(left, right), torch.tensor([0.96, 0.0, -1.0]))
+    torch.testing.assert_close(layers.cosine(left, right), torch.tensor([0.96, 0.0, -1.0]))
 
 
 def test_cosine_of_a_zero_vector_is_zero_with_a_small_gradient():
     zero = torch.zeros(1, 3, requires_grad=True)
-    like = losses.cosine(zero, torch.tensor([[1.0, 2.0, 2.0]]))
+    like = layers.cosine(zero, torch.tensor([[1.0, 2.0, 2.0]]))
     like.sum().backward()
     assert like.tolist() == [0.0]
     assert bool(zero.grad.isfinite().all()) and float(zero.grad.abs().max()) <= 1.0

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from recbole_mm.graph.nearest import nearest_items, overlap
-from recbole_mm.model.losses import length, unit
+from recbole_mm.model.layers import length, unit
 
 # Items that stand for all in comparisons of graphs.
 _SAMPLE = 2000

@@ -16,7 +16,7 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
 from recbole_mm.errors import ConfigError, FeatureError
-from recbole_mm.model.losses import TINY
+from recbole_mm.model.layers import TINY
 
 MODALITIES = ("text", "image")
 # Strengths of the ridge penalty; the best one is found by leaving out one training item at a time.

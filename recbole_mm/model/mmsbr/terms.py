@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from recbole_mm.model import losses
+from recbole_mm.model import layers
 from recbole_mm.model.layers import last_position, masked_mean
 
 # Rows of similarities made at once where all items are compared, so that N x N never exists.
@@ -121,7 +121,7 @@ class PseudoContrast(nn.Module):
     def sides(self, name: str, real: Tensor, pseudo: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is compared of real ``(M, d)`` and pseudo ``(M, d_u)`` vectors."""
         pseudo = self.maps[name](pseudo) if name in self.maps else pseudo
-        return (losses.unit(real), losses.unit(pseudo)) if self.cosine else (real, pseudo)
+        return (layers.unit(real), layers.unit(pseudo)) if self.cosine else (real, pseudo)
 
     def pairs(self, name: str) -> Tensor:
         """Return the ids ``(P,)`` of the items that have both vectors."""

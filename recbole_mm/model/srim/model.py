@@ -200,7 +200,7 @@ class SRIM(MMSequentialRecommender):
         tables = {branch: self._propagate(branch, adjacency) for branch in self.branches}
         parts = list(tables.values())
         if self.settings["score"] == "cosine":
-            parts = [losses.unit(part) for part in parts]
+            parts = [layers.unit(part) for part in parts]
         return {**tables, "candidates": torch.cat(parts, dim=1)}
 
     def _propagate(self, branch: str, adjacency: Adjacency) -> Tensor:
@@ -249,7 +249,7 @@ class SRIM(MMSequentialRecommender):
         mapped = [self._mapped(branch, session.after) for branch, session in sessions.items()]
         vectors = torch.stack(mapped, dim=1)
         if self.settings["score"] == "cosine":
-            vectors = losses.unit(vectors)
+            vectors = layers.unit(vectors)
         return (vectors * self.log_scale.exp().unsqueeze(1)).flatten(1)
 
     def _mapped(self, branch: str, session: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Alignment(nn.Module):
 
     def _like(self, left: str, x: Tensor, right: str, y: Tensor) -> Tensor:
         """Return the cosine ``(B,)`` of two mapped vectors ``(B, d)``."""
-        return losses.cosine(self.maps[left](x), self.maps[right](y))
+        return layers.cosine(self.maps[left](x), self.maps[right](y))
 
 
 class JointInference(nn.Module):
@@ -119,7 +119,7 @@ class JointInference(nn.Module):
     ) -> Tensor:
         """Return the loss ``(B,)``; ``tables`` are the branches' propagated item tables."""
         likes = [
-            losses.cosine(
+            layers.cosine(
                 sessions[branch][self.position],
                 layers.gather_rows(tables[branch], target + self.shift),
             )
@@ -183,7 +183,7 @@ class CooccurrenceContrast(nn.Module):
             valid = strangers != 0
         else:
             strangers, valid = graphs.sample_strangers(anchors, self.length, self.pairs)
-        anchor = losses.unit(layers.gather_rows(table, anchors))
+        anchor = layers.unit(layers.gather_rows(table, anchors))
         mean = F.embedding_bag(
             self.neighbours[anchors],
             table,
@@ -191,9 +191,9 @@ class CooccurrenceContrast(nn.Module):
             per_sample_weights=self.weight[anchors],
             padding_idx=0,
         )
-        near = (anchor * losses.unit(mean)).sum(dim=1)
+        near = (anchor * layers.unit(mean)).sum(dim=1)
         # Dividing products by norms, not vectors, spares two passes over (M, l, d).
         products = torch.einsum("md,mld->ml", anchor, layers.gather_rows(table, strangers))
-        far = products / losses.length(table)[strangers]
+        far = products / layers.length(table)[strangers]
         loss = CO[self.config["co"]](near, far, valid)
         return loss / math.log(10.0) if self.config["co_log10"] else loss

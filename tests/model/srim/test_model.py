@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recbole_mm.errors import ConfigError, FeatureError
-from recbole_mm.model import losses
+from recbole_mm.model import layers, losses
 from recbole_mm.model.srim.model import SRIM
 
 N_ITEMS = 9
@@ -346,7 +346,7 @@ def test_cooccurrence_options_of_the_released_code(build, dataset):
     torch.testing.assert_close(decimal, natural / math.log(10))
     # Item 8 has no partners: with "keep" it adds log(1 + sum e^neg) to the mean.
     kept = build(co_isolated="keep", **common).eval()
-    lone = losses.unit(kept.item_tables()["id"])[[8, 1, 2, 3]]
+    lone = layers.unit(kept.item_tables()["id"])[[8, 1, 2, 3]]
     extra = torch.log1p((lone[1:] @ lone[0]).exp().sum())
     torch.testing.assert_close(parts(kept, rows)["co"], (7 * natural + extra) / 8)
 
