@@ -39,6 +39,8 @@ NOT_HASHED = (
     "case_sessions",
     "case_topk",
 )
+# Plain values by key, as YAML gives them.
+Values = dict[str, Any]
 _COMMAND_LINE = "command line"
 _log = logging.getLogger(__name__)
 
@@ -79,12 +81,12 @@ class MMConfig(Config):
         model: str | type | None,
         dataset: str | None,
         config_files: Sequence[str | Path] = (),
-        overrides: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, object] | None = None,
     ) -> None:
         compat.require_versions()
-        self._inner: dict[str, list[tuple[str, Any]]] = {}
-        self._outer: dict[str, list[tuple[str, Any]]] = {}
-        self._plain: dict[str, Any] = {}
+        self._inner: dict[str, list[tuple[str, object]]] = {}
+        self._outer: dict[str, list[tuple[str, object]]] = {}
+        self._plain: Values = {}
         super().__init__(model, dataset, list(config_files), dict(overrides or {}))
 
     # ---- Reading the layers (called by RecBole's constructor, in this order) ----
@@ -98,24 +100,24 @@ class MMConfig(Config):
         """Return our loader; the original adds a resolver to ``yaml.FullLoader`` for everyone."""
         return yaml_files.PlainLoader
 
-    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+    def _convert_config_dict(self, config_dict: Values) -> Values:
         """Return values as they are; the original passes texts through ``eval``."""
         return config_dict
 
-    def _load_cmd_line(self) -> dict[str, Any]:
+    def _load_cmd_line(self) -> Values:
         """Return nothing: the command line arrives as ``overrides``."""
         return {}
 
-    def _load_config_files(self, file_list: Sequence[str | Path]) -> dict[str, Any]:
+    def _load_config_files(self, file_list: Sequence[str | Path]) -> Values:
         """Read the user's files."""
-        merged: dict[str, Any] = {}
+        merged: Values = {}
         for file in file_list:
             layer = yaml_files.load_yaml(file)
             self._note(self._outer, layer, yaml_files.short(file))
             merged.update(layer)
         return merged
 
-    def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+    def _load_variable_config_dict(self, config_dict: Values) -> Values:
         """Take the overrides."""
         plain = {key: keys.plain(value, key) for key, value in config_dict.items()}
         self._note(self._outer, plain, _COMMAND_LINE)
@@ -137,7 +139,7 @@ class MMConfig(Config):
                 raise ConfigError(f"{key} is given twice, as {value!r} and as {other!r}")
         return self.spec.name, self.spec.load(), str(dataset)
 
-    def _update_internal_config_dict(self, file: str | Path) -> dict[str, Any]:
+    def _update_internal_config_dict(self, file: str | Path) -> Values:
         """Add one layer below the user's."""
         layer = yaml_files.load_yaml(file)
         self._note(self._inner, layer, stock.layer_name(file))
@@ -171,7 +173,7 @@ class MMConfig(Config):
         for key in decided - set(self._known):
             self.internal_config_dict.pop(key, None)
 
-    def _dataset_layer(self, dataset: str) -> dict[str, Any]:
+    def _dataset_layer(self, dataset: str) -> Values:
         """Read our YAML of the data set, without keys that only other models have.
 
         So one file can name the item columns for the models that read columns at all.
@@ -181,7 +183,9 @@ class MMConfig(Config):
         elsewhere = set(key_table.section("shared")) - set(self._known)
         return {key: value for key, value in layer.items() if key not in elsewhere}
 
-    def _note(self, history: dict[str, list[tuple[str, Any]]], layer: Mapping, source: str) -> None:
+    def _note(
+        self, history: dict[str, list[tuple[str, object]]], layer: Mapping, source: str
+    ) -> None:
         """Remember where each key of a layer comes from."""
         for key, value in layer.items():
             history.setdefault(key, []).append((source, value))
@@ -193,7 +197,7 @@ class MMConfig(Config):
         history = self._outer.get(key) or self._inner.get(key)
         return history[-1][0] if history else "program"
 
-    def _get_final_config_dict(self) -> dict[str, Any]:
+    def _get_final_config_dict(self) -> Values:
         """Merge the layers and check every key and value, before anything heavy is done."""
         native = self.internal_config_dict.pop("MODEL_TYPE")
         merged = super()._get_final_config_dict()
@@ -212,7 +216,7 @@ class MMConfig(Config):
         # One kind of rows, candidates and history for every model, whatever RecBole calls it.
         return {**plain, "MODEL_TYPE": ModelType.SEQUENTIAL, "NATIVE_MODEL_TYPE": native}
 
-    def _check_together(self, values: dict[str, Any]) -> None:
+    def _check_together(self, values: Values) -> None:
         """Check keys that must fit each other."""
         metric, _, k = values["valid_metric"].partition("@")
         names = [name.lower() for name in values["metrics"]]
@@ -231,7 +235,7 @@ class MMConfig(Config):
         if isinstance(heads, int) and isinstance(width, int) and width % heads:
             raise self._misfit("n_heads", f"a divisor of hidden_size = {width}")
 
-    def _warn_of_unseen_sessions(self, values: Mapping[str, Any]) -> None:
+    def _warn_of_unseen_sessions(self, values: Mapping[str, object]) -> None:
         """Say that a model with one vector per user cannot know the sessions of the test part."""
         if values["split_by"] != "leave_one_out":
             _log.warning(
@@ -310,14 +314,14 @@ class MMConfig(Config):
 
     # ---- Use ----
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: object) -> None:
         """Set a value from the program; one that can change the numbers is part of ``to_plain``."""
         super().__setitem__(key, value)
         if key in self._plain and key not in NOT_HASHED:
             self._plain[key] = self._known[key].check(value, "program")
             self._note(self._outer, {key: value}, "program")
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> Values:
         """Return all keys a user may set, as plain values.
 
         Written as YAML and given to ``--config_files``, they make an equal configuration. The
@@ -349,6 +353,6 @@ class MMConfig(Config):
         return "\n".join(lines)
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     """Return a single value as a list of one."""
     return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -42,7 +42,7 @@ def from_table(name: str, row: Mapping[str, Any], source: str = "keys.yaml") -> 
     return Key(name, types=types, items=items, choices=choices, **fields)
 
 
-def _as_tuple(value: Any) -> tuple[Any, ...]:
+def _as_tuple(value: object) -> tuple[Any, ...]:
     """Return a list as a tuple, and a single value as a tuple of one."""
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
@@ -77,7 +77,7 @@ def inferred(file: Path) -> dict[str, Key]:
     }
 
 
-def _infer(name: str, value: Any, comment: str, text: str) -> Key:
+def _infer(name: str, value: object, comment: str, text: str) -> Key:
     """Return the key that accepts the type of a default and the types named in its comment."""
     words = set(re.findall(r"[a-z]+", comment.lower()))
     named = {"list"} if "list of" in comment else words & set(TYPES)

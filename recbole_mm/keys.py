@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
 
 from recbole_mm.errors import ConfigError
 
@@ -48,7 +47,7 @@ class Key:
     max: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple[Any, ...] = ()
+    choices: tuple[object, ...] = ()
     length: int | None = None
     null: bool = False
     ignore_case: bool = False
@@ -68,7 +67,7 @@ class Key:
             words += f", one of: {', '.join(_show(choice) for choice in self.choices)}"
         return words + (", or ~ (none)" if self.null else "")
 
-    def check(self, value: Any, source: str) -> Any:
+    def check(self, value: object, source: str) -> object:
         """Return the value, with ints made floats and choices spelt as declared where asked for.
 
         Raises
@@ -87,7 +86,7 @@ class Key:
             return self._check_members(value, source)
         return self._check_scalar(value, self.types, value, source)
 
-    def _check_members(self, value: Any, source: str) -> list[Any]:
+    def _check_members(self, value: Sequence[object], source: str) -> list[object]:
         """Check each member of a list."""
         if self.length is not None and len(value) != self.length:
             raise self._error(value, source)
@@ -95,7 +94,9 @@ class Key:
             raise self._error(value, source)
         return [self._check_scalar(member, self.items, value, source) for member in value]
 
-    def _check_scalar(self, value: Any, types: tuple[str, ...], whole: Any, source: str) -> Any:
+    def _check_scalar(
+        self, value: object, types: tuple[str, ...], whole: object, source: str
+    ) -> object:
         """Check range and choices of one value; ``whole`` is what the message shows."""
         if self.choices:
             value = self._choice(value, whole, source)
@@ -111,7 +112,7 @@ class Key:
             raise self._error(whole, source)
         return float(value) if "float" in types and "int" not in types else value
 
-    def _choice(self, value: Any, whole: Any, source: str) -> Any:
+    def _choice(self, value: object, whole: object, source: str) -> object:
         """Return the choice that equals the value."""
         for choice in self.choices:
             same = value == choice and isinstance(value, bool) == isinstance(choice, bool)
@@ -119,20 +120,20 @@ class Key:
                 return choice
         raise self._error(whole, source)
 
-    def _error(self, value: Any, source: str) -> ConfigError:
+    def _error(self, value: object, source: str) -> ConfigError:
         """Return the error that names key, value, source and what is accepted."""
         text = f"{source}: {self.name} = {_show(value)} is not accepted; expected {self.expected()}"
         return ConfigError(f"{text}. {self.help}" if self.help else text)
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     """Return a value as it is written in YAML."""
     if value is None or isinstance(value, bool):
-        return {None: "~", True: "true", False: "false"}[value]
+        return "~" if value is None else str(value).lower()
     return repr(value)
 
 
-def type_fault(value: Any, types: tuple[str, ...]) -> bool:
+def type_fault(value: object, types: tuple[str, ...]) -> bool:
     """Return whether a value has none of the types (a bool is no int; nan is no number)."""
     if isinstance(value, bool):
         return "bool" not in types
@@ -141,7 +142,7 @@ def type_fault(value: Any, types: tuple[str, ...]) -> bool:
     return not any(isinstance(value, TYPES[name]) for name in types)
 
 
-def plain(value: Any, key: str) -> Any:
+def plain(value: object, key: str) -> object:
     """Return a value as YAML would give it: no paths, tuples or NumPy scalars.
 
     Raises
@@ -157,6 +158,7 @@ def plain(value: Any, key: str) -> Any:
         return [plain(member, key) for member in value]
     if isinstance(value, Mapping):
         return {str(name): plain(member, key) for name, member in value.items()}
-    if callable(getattr(value, "item", None)) and getattr(value, "ndim", None) == 0:
-        return value.item()
+    scalar = getattr(value, "item", None)
+    if callable(scalar) and getattr(value, "ndim", None) == 0:
+        return scalar()
     raise ConfigError(f"{key}: expected a plain value (number, text, list, dict), got {value!r}")

@@ -25,7 +25,7 @@ S = TypeVar("S", bound="ModelSettings")
 _LIMITS = ("min", "max", "above", "below")
 
 
-def option(default: Any, help: str, **limits: float) -> Any:
+def option(default: object, help: str, **limits: float) -> Any:
     """Declare a key that a user may set.
 
     Parameters
@@ -43,7 +43,7 @@ def option(default: Any, help: str, **limits: float) -> Any:
     return field(default=default, metadata={"help": help, **limits})
 
 
-def fixed(value: Any) -> Any:
+def fixed(value: object) -> Any:
     """Declare what a variant of a model leaves no choice of: its code reads it, no key sets it."""
     return field(default=value, init=False)
 
@@ -59,7 +59,7 @@ class ModelSettings:
     """
 
     @classmethod
-    def of(cls: type[S], config: Mapping[str, Any]) -> S:
+    def of(cls: type[S], config: Mapping[str, object]) -> S:
         """Read the settings from a configuration; lists become tuples.
 
         Raises
@@ -87,7 +87,7 @@ class ModelSettings:
         return ()
 
 
-def _key(one: Field[Any], annotation: Any) -> Key:
+def _key(one: Field[Any], annotation: object) -> Key:
     """Return the key of a field."""
     parts = _alternatives(annotation)
     plain = [part for part in parts if part is not NoneType]
@@ -103,12 +103,12 @@ def _key(one: Field[Any], annotation: Any) -> Key:
     )
 
 
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
+def _alternatives(annotation: object) -> tuple[Any, ...]:
     """Return the members of a union, or the annotation alone."""
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _choices(annotation: Any) -> tuple[Any, ...]:
+def _choices(annotation: object) -> tuple[object, ...]:
     """Return the values of a ``Literal``, none for another annotation."""
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
