@@ -1,0 +1,146 @@
+"""RecBole's Transformer, asked only where a score reads it.
+
+The encoder is RecBole's ``TransformerEncoder``, so that its weights are those of SASRec. Here the
+sub-modules of its blocks are called one by one, because nothing but the last position is read of
+the topmost block, and because other vectors than the session's (MDSRec's centres) ask with the same
+maps, for which keys and values are made once.
+
+Symbols: ``B`` rows, ``T`` positions, ``Q`` asking vectors, ``H`` heads, ``d`` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from recbole.model.layers import (
+    FeedForward,
+    MultiHeadAttention,
+    TransformerEncoder,
+    TransformerLayer,
+)
+from torch import Tensor, nn
+
+from recbole_mm.model.layers import last_position, real_positions
+
+KeysValues = tuple[Tensor, Tensor]
+# Mixes values: the attention whose dropout counts; queries (B, H, Q, d/H); keys and values
+# (B, H, T, d/H); a mask that broadcasts to (B, H, Q, T), True where to look.
+Mix = Callable[[MultiHeadAttention, Tensor, KeysValues, Tensor], Tensor]
+
+
+def fused(attention: MultiHeadAttention, query: Tensor, states: KeysValues, mask: Tensor) -> Tensor:
+    """Mix values by torch's fused kernel, ``softmax(q k^T / sqrt(d/H)) v``."""
+    dropout = attention.attn_dropout
+    return F.scaled_dot_product_attention(
+        query, *states, attn_mask=mask, dropout_p=dropout.p if dropout.training else 0.0
+    )
+
+
+def stepwise(
+    attention: MultiHeadAttention, query: Tensor, states: KeysValues, mask: Tensor
+) -> Tensor:
+    """Mix values in RecBole's own steps, which give its bits; the same up to rounding."""
+    keys, values = states
+    logits = query @ keys.transpose(-1, -2) / attention.sqrt_attention_head_size
+    weights = torch.softmax(logits.masked_fill(~mask, -torch.inf), dim=-1)
+    mixed: Tensor = attention.attn_dropout(weights) @ values
+    return mixed
+
+
+class Tail(NamedTuple):
+    """What follows the attention in a block: output map, dropout, normalisation, feed-forward."""
+
+    dense: nn.Module
+    out_dropout: nn.Module
+    LayerNorm: nn.Module
+    feed_forward: FeedForward
+
+
+def tail_of(block: TransformerLayer) -> Tail:
+    """Return the tail of a block."""
+    attention = block.multi_head_attention
+    return Tail(attention.dense, attention.out_dropout, attention.LayerNorm, block.feed_forward)
+
+
+def keys_values(block: TransformerLayer, states: Tensor) -> KeysValues:
+    """Return a block's keys and values ``(B, H, T, d/H)`` of states ``(B, T, d)``."""
+    attention = block.multi_head_attention
+    keys, values = attention.key(states), attention.value(states)
+    return _heads(attention, keys), _heads(attention, values)
+
+
+def _heads(attention: MultiHeadAttention, vectors: Tensor) -> Tensor:
+    """Split the last dimension: ``(..., Q, d)`` to ``(..., H, Q, d/H)``."""
+    split: Tensor = attention.transpose_for_scores(vectors)
+    return split.transpose(-2, -3)
+
+
+def attend(
+    block: TransformerLayer, asking: Tensor, states: KeysValues, mask: Tensor, mix: Mix = fused
+) -> Tensor:
+    """Return what a block's attention mixes for each asking vector, before the output map.
+
+    Parameters
+    ----------
+    block
+        A block of RecBole's encoder.
+    asking
+        ``(B, Q, d)``, or ``(Q, d)`` if all rows ask the same: these are mapped only once.
+    states
+        Keys and values from `keys_values`.
+    mask
+        bool, broadcast to ``(B, H, Q, T)``: where to look.
+    mix
+        `fused` or `stepwise`.
+
+    Returns
+    -------
+    Tensor
+        ``(B, Q, d)``.
+    """
+    attention = block.multi_head_attention
+    query = _heads(attention, attention.query(asking))
+    mixed = mix(attention, query.expand(len(states[0]), -1, -1, -1), states, mask)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def block_at(
+    block: TransformerLayer, asking: Tensor, states: KeysValues, mask: Tensor, mix: Mix = fused
+) -> Tensor:
+    """Return the block's output at the asking positions, as RecBole's ``forward`` computes it."""
+    tail = tail_of(block)
+    hidden = tail.out_dropout(tail.dense(attend(block, asking, states, mask, mix)))
+    result: Tensor = tail.feed_forward(tail.LayerNorm(hidden + asking))
+    return result
+
+
+def masks(lengths: Tensor, n_positions: int) -> tuple[Tensor, Tensor]:
+    """Return where to look: real positions ``(B, 1, 1, T)``, and those not ahead ``(B, 1, T, T)``."""
+    real = real_positions(lengths, n_positions)[:, None, None, :]
+    place = torch.arange(n_positions, device=lengths.device)
+    return real, real & (place <= place.unsqueeze(1))
+
+
+def encode_last(encoder: TransformerEncoder, states: Tensor, lengths: Tensor, mix: Mix) -> Tensor:
+    """Encode sessions causally and return the vectors at their last positions, ``(B, d)``.
+
+    Parameters
+    ----------
+    encoder
+        RecBole's encoder.
+    states
+        Input vectors ``(B, T, d)``, padded on the right.
+    lengths
+        Real positions per row ``(B,)``, at least 1.
+    mix
+        `fused` or `stepwise`.
+    """
+    real, causal = masks(lengths, states.shape[1])
+    *blocks, top = encoder.layer
+    for block in blocks:
+        states = block_at(block, states, keys_values(block, states), causal, mix)
+    asking = last_position(states, lengths).unsqueeze(1)
+    return block_at(top, asking, keys_values(top, states), real, mix).squeeze(1)
