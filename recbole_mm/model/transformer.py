@@ -118,7 +118,7 @@ def block_at(
 
 
 def masks(lengths: Tensor, n_positions: int) -> tuple[Tensor, Tensor]:
-    """Return where to look: real positions ``(B, 1, 1, T)``, and those not ahead ``(B, 1, T, T)``."""
+    """Return where to look: real positions ``(B, 1, 1, T)``, and not ahead ``(B, 1, T, T)``."""
     real = real_positions(lengths, n_positions)[:, None, None, :]
     place = torch.arange(n_positions, device=lengths.device)
     return real, real & (place <= place.unsqueeze(1))

@@ -16,7 +16,7 @@ Audio: bluetooth speaker, loud speaker, shower speaker, bass speaker, speaker do
 Accessories: dashboard mount, windshield mount, vent mount, car holder mount, bicycle mount, magnetic mount
 Accessories: selfie camera stick, camera tripod, camera lens, camera ring light, camera remote, wide angle camera
 Accessories: memory card, microSD card, flash card, card reader, storage card, SD card adapter
-""".strip().splitlines()
+""".strip().splitlines()  # noqa: E501
 
 DEPARTMENTS: tuple[str, ...] = tuple(line.split(": ")[0] for line in _TOPIC_LINES)
 WORDINGS: tuple[tuple[str, ...], ...] = tuple(
