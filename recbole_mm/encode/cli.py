@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from recbole_mm.encode.image.download import Limits
 from recbole_mm.encode.image.job import NoPicturesError, encode_image
@@ -16,6 +16,7 @@ from recbole_mm.encode.importer import import_vectors
 from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.encode.options import IMAGE, TEXT
 from recbole_mm.encode.recipe import (
+    Options,
     Step,
     is_text,
     load_recipe,
@@ -25,13 +26,14 @@ from recbole_mm.encode.recipe import (
 )
 from recbole_mm.encode.text.job import MODALITY, encode_text
 from recbole_mm.errors import EncodeError
+from recbole_mm.options import comma_words
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.yaml_files import default_data_path, default_feature_path
 
 logger = logging.getLogger(__name__)
 
 
-def encode_command(args: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) -> int:
     """Encode texts or pictures, or import vectors, and print what was made.
 
     Parameters
@@ -60,15 +62,25 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, Any]) -> in
         )
     folder = Path(args.data_path or default_data_path()) / args.dataset
     default = default_feature_path(folder, args.dataset)
-    out = Path(args.out or overrides.get("feature_path") or default)
+    out = Path(args.out or str(overrides.get("feature_path") or default))
     if args.from_npy or args.ids:
         _report(_import(args, out))
         return 0
     ensure_dataset(args.dataset, folder)
-    job = _Work(args, folder, out, overrides.get("ITEM_ID_FIELD") or "item_id")
+    job = _Work(args, folder, out, str(overrides.get("ITEM_ID_FIELD") or "item_id"))
     for path in job.recipe() if args.recipe else [job.single()]:
         _report(path)
     return 0
+
+
+class _Common(TypedDict, total=False):
+    """What `encode_text` and `encode_image` both take."""
+
+    modality: str
+    item_field: str
+    download: bool
+    recipe: str
+    batch_size: int
 
 
 class _Work:
@@ -122,7 +134,7 @@ class _Work:
     def encode(self, step: Step, text: bool) -> Path:
         """Encode one feature file."""
         options = step.options
-        common: dict[str, Any] = {
+        common: _Common = {
             "modality": step.modality, "item_field": self.item_field,
             "download": bool(self.args.download), "recipe": self.args.recipe or "",
         }  # fmt: skip
@@ -157,15 +169,14 @@ def _import(args: argparse.Namespace, out: Path) -> Path:
     return import_vectors(args.from_npy, args.ids, out, args.dataset, args.modality or MODALITY)
 
 
-def _split(fields: Any) -> list[str] | None:
+def _split(fields: str | Sequence[str] | None) -> list[str] | None:
     """Return field names given as a list, or as text with commas or blanks between."""
     if not fields:
         return None
-    text = fields if isinstance(fields, str) else " ".join(fields)
-    return text.replace(",", " ").split()
+    return comma_words(fields if isinstance(fields, str) else " ".join(fields))
 
 
-def _positive(value: Any, name: str) -> int | None:
+def _positive(value: str | float | None, name: str) -> int | None:
     """Return a given number as a whole number from 1."""
     if value is None:
         return None
@@ -178,7 +189,7 @@ def _positive(value: Any, name: str) -> int | None:
     return number
 
 
-def _limits(options: Mapping[str, Any]) -> Limits:
+def _limits(options: Options) -> Limits:
     """Return the bounds of fetching."""
     names = {"max_downloads": "count", "max_megabytes": "megabytes", "download_pause": "pause"}
     given = {names[key]: options[key] for key in names if options.get(key) is not None}

@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from recbole_mm.data.sidecar import ItemEmb
 from recbole_mm.encode.manifest import Manifest, package_versions
+from recbole_mm.encode.source import About, Asked
 from recbole_mm.encode.store import Store
 
 Previous = tuple[Manifest, ItemEmb] | None
@@ -25,7 +26,7 @@ class Encoder(Protocol):
 
     batch_size: int
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> About:
         """Return all that decides the vectors, for the manifest."""
 
     def encode(self, units: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -56,6 +57,8 @@ class Job:
     ----------
     contents
         ``{item token: content}``, in the order of the file to be written.
+    encoder
+        The encoder's name, as the user gave it.
     revision, asked
         What decides whether vectors of an earlier file can be reused: the encoder's revision and
         the options that change its vectors.
@@ -70,10 +73,11 @@ class Job:
     """
 
     contents: Mapping[str, Content]
+    encoder: str
     revision: str
-    asked: dict[str, Any]
+    asked: Asked
     load: Callable[[], Encoder]
-    order: Callable[[tuple[str, str]], Any]
+    order: Callable[[tuple[str, str]], str | tuple[int, str]]
     chunk_size: int
     noun: str
 
@@ -89,14 +93,15 @@ class Outcome:
     notes
         ``{content key: note}``, not empty: ``cut``, or why there is no vector.
     encoder
-        The encoder's description; that of the earlier file if nothing had to be encoded.
+        The encoder's description; that of the earlier file, but for the name, if nothing had to be
+        encoded.
     new
         Units encoded now.
     """
 
     vectors: dict[str, np.ndarray]
     notes: dict[str, str]
-    encoder: dict[str, Any]
+    encoder: About
     new: int
 
 
@@ -122,12 +127,10 @@ def encode_contents(store: Store, job: Job, previous: Previous) -> Outcome:
             found[content.key] = note
         if note in ("", CUT):
             vectors[content.key] = _mean([units[key] for key, _ in content.units])
-    return Outcome(vectors, found, {**encoder.describe(), **_asked(job.asked)}, len(todo))
-
-
-def _asked(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as an entry of the encoder's description, if any were given."""
-    return {"asked": asked} if asked else {}
+    about: About = {**encoder.describe(), "name": job.encoder}
+    if job.asked:
+        about["asked"] = job.asked
+    return Outcome(vectors, found, about, len(todo))
 
 
 def _reusable(previous: Previous, job: Job) -> Outcome:
@@ -142,7 +145,7 @@ def _reusable(previous: Previous, job: Job) -> Outcome:
     vectors = {keys[i]: row for i, row in zip(emb.ids, emb.vectors, strict=True) if i in keys}
     notes = {keys[token]: CUT for token in manifest.truncated if token in keys}
     notes |= {keys[token]: why for token, why in manifest.missing.items() if token in keys}
-    return Outcome(vectors, notes, encoder, 0)
+    return Outcome(vectors, notes, {**encoder, "name": job.encoder}, 0)
 
 
 def _mean(vectors: list[np.ndarray]) -> np.ndarray:

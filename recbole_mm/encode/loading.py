@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
@@ -12,12 +12,16 @@ from recbole_mm.compat import prepare_torchvision
 from recbole_mm.encode.source import EncoderSource
 from recbole_mm.errors import EncodeError
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+
 # Weights from safetensors only: other formats can run code when they are read.
 _WEIGHTS = {"use_safetensors": True}
 
 
-def load_model(source: EncoderSource) -> Any:
-    """Load a ``SentenceTransformer`` from a folder.
+def load_model(source: EncoderSource) -> SentenceTransformer:
+    """Load a model from a folder.
 
     Without pooling option a sentence-transformers folder is taken as it is, and any other folder
     of transformers gets the library's own choice, the mean over tokens. With one, the transformer
@@ -51,7 +55,7 @@ def load_model(source: EncoderSource) -> Any:
         logging.enable_progress_bar()
 
 
-def _build(source: EncoderSource) -> Any:
+def _build(source: EncoderSource) -> SentenceTransformer:
     """Load the model as it is, or its transformer with the pooling asked for."""
     from sentence_transformers import SentenceTransformer
 
@@ -70,14 +74,14 @@ def _build(source: EncoderSource) -> Any:
     return SentenceTransformer(modules=[transformer, Pooling(width, pooling)])
 
 
-def _transformer(folder: Path, **more: Any) -> Any:
+def _transformer(folder: Path, **more: object) -> Transformer:
     """Load the transformer alone."""
     from sentence_transformers.base.modules import Transformer
 
     return Transformer(str(folder), model_kwargs=_WEIGHTS, **more)
 
 
-def _with_pooler(source: EncoderSource, folder: Path) -> Any:
+def _with_pooler(source: EncoderSource, folder: Path) -> Transformer:
     """Load a transformer whose output is its trained pooler's."""
     # Without these weights the library makes up random ones and only logs it.
     if not any(name.endswith("pooler.dense.weight") for name in _tensor_names(folder)):
@@ -109,7 +113,7 @@ def _transformer_folder(folder: Path) -> Path:
     return folder / json.loads(modules.read_text(encoding="utf-8"))[0]["path"]
 
 
-def _limit_length(model: Any, asked: int | None) -> None:
+def _limit_length(model: SentenceTransformer, asked: int | None) -> None:
     """Cut texts to the asked number of tokens, and never read more than there are positions."""
     config = getattr(model[0], "config", None)
     positions = getattr(config and config.get_text_config(), "max_position_embeddings", None)

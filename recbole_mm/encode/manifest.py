@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import get_origin, get_type_hints, is_typeddict
 
+from recbole_mm.encode.source import About
 from recbole_mm.errors import FeatureError
 from recbole_mm.files import atomic_write
 
@@ -35,8 +36,7 @@ class Manifest:
     counts
         Items with a vector, encoded, reused, missing, truncated, and the like.
     encoder
-        Name, revision (commit or content hash), pooling, normalised, max_tokens, and under
-        ``asked`` the options given.
+        What made the vectors.
     fields
         Columns of ``.item`` that make the text, in order; ``@image`` stands for the class names of
         the pictures.
@@ -68,7 +68,7 @@ class Manifest:
     itememb_sha256: str
     dim: int
     counts: dict[str, int] = field(default_factory=dict)
-    encoder: dict[str, Any] = field(default_factory=dict)
+    encoder: About = field(default_factory=About)
     fields: list[str] = field(default_factory=list)
     fields_asked: bool = False
     field_pooling: str = "join"
@@ -128,11 +128,11 @@ def load_manifest(path: str | Path) -> Manifest | None:
 
 
 def _check_types(manifest: Manifest) -> None:
-    """Raise a TypeError for a value of the wrong type; annotations name the plain types."""
-    for entry in fields(Manifest):
-        kind = str(entry.type).partition("[")[0]
-        if type(getattr(manifest, entry.name)).__name__ != kind:
-            raise TypeError(f"{entry.name} is not of type {kind}")
+    """Raise a TypeError for a value of the wrong type."""
+    for name, hint in get_type_hints(Manifest).items():
+        kind = dict if is_typeddict(hint) else get_origin(hint) or hint
+        if type(getattr(manifest, name)) is not kind:
+            raise TypeError(f"{name} is not of type {kind.__name__}")
 
 
 def text_hash(text: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from recbole_mm import options
 
@@ -30,7 +30,7 @@ BOTH = {
     "batch_size": "texts or pictures per step",
     "out": "folder for the feature files (default: the data set's)",
 }
-_NUMBERS: dict[str, Callable[[str], Any]] = {
+_NUMBERS: dict[str, Callable[[str], float]] = {
     "batch_size": int, "max_length": int, "labels": int, "max_downloads": int,
     "max_megabytes": float, "download_pause": float,
 }  # fmt: skip
@@ -38,29 +38,31 @@ _NUMBERS: dict[str, Callable[[str], Any]] = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``encode``, grouped by what they are about."""
-
-    def add(group: Any, name: str, help_: str, **more: Any) -> None:
-        group.add_argument(f"--{name}", help=help_, **{"action": options.Once, **more})
-
-    add(parser, "dataset", "data set, such as Cellphones or ml-100k")
-    add(parser, "data_path", "folder that holds one folder per data set", metavar="FOLDER")
-    add(parser, "modality", "name of the feature file's modality (default text)")
-    add(parser, "recipe", "make a paper's features: srim, mmsbr, alterrec or clip")
+    add = partial(parser.add_argument, action=options.Once)
+    add("--dataset", help="data set, such as Cellphones or ml-100k")
+    add("--data_path", metavar="FOLDER", help="folder that holds one folder per data set")
+    add("--modality", help="name of the feature file's modality (default text)")
+    add("--recipe", help="make a paper's features: srim, mmsbr, alterrec or clip")
     parser.add_argument(
         "--strict", action="store_true", help="with --recipe: nothing may be left out"
     )
-    add(parser, "encoder", "text_encoder or image_encoder, whichever the modality needs")
+    add("--encoder", help="text_encoder or image_encoder, whichever the modality needs")
     parser.add_argument("--download", action="store_true", help="fetch a model that is not here")
-    for name, help_ in BOTH.items():
-        add(parser, name, help_, type=_NUMBERS.get(name, str))
-    for title, table in (("text", TEXT), ("pictures", IMAGE)):
-        group = parser.add_argument_group(title)
-        for name, help_ in table.items():
-            if name == "fields":
-                more = {"action": options.Flat, "nargs": "+", "type": options.words, "default": []}
-                add(group, name, help_, metavar="WORD", **more)
-            else:
-                add(group, name, help_, type=_NUMBERS.get(name, str))
-    group = parser.add_argument_group("vectors you have")
-    add(group, "from_npy", "take the vectors of this .npy file instead", metavar="FILE")
-    add(group, "ids", "item ids of the .npy rows, one per line", metavar="FILE")
+    _add_table(parser.add_argument, BOTH)
+    _add_table(parser.add_argument_group("text").add_argument, TEXT)
+    _add_table(parser.add_argument_group("pictures").add_argument, IMAGE)
+    add = partial(parser.add_argument_group("vectors you have").add_argument, action=options.Once)
+    add("--from_npy", metavar="FILE", help="take the vectors of this .npy file instead")
+    add("--ids", metavar="FILE", help="item ids of the .npy rows, one per line")
+
+
+def _add_table(add: Callable[..., object], table: Mapping[str, str]) -> None:
+    """Add the options of a table; ``fields`` alone takes several words."""
+    for name, help_ in table.items():
+        if name == "fields":
+            add(
+                f"--{name}", action=options.Flat, nargs="+", type=options.words, default=[],
+                metavar="WORD", help=help_,
+            )  # fmt: skip
+        else:
+            add(f"--{name}", action=options.Once, type=_NUMBERS.get(name, str), help=help_)

@@ -17,6 +17,8 @@ from recbole_mm.errors import ConfigError, EncodeError
 
 logger = logging.getLogger(__name__)
 
+Options = Mapping[str, Any]
+"""Options of a step by name, as YAML or the command line gives them."""
 _STEP_KEYS = {"modality", "optional", *TEXT, *IMAGE}
 
 
@@ -36,7 +38,7 @@ class Step:
 
     modality: str
     optional: bool
-    options: dict[str, Any]
+    options: Options
 
     @property
     def is_text(self) -> bool:
@@ -44,7 +46,7 @@ class Step:
         return is_text(self.modality, self.options)
 
 
-def is_text(modality: str, options: Mapping[str, Any]) -> bool:
+def is_text(modality: str, options: Options) -> bool:
     """Return whether options ask for texts or pictures; if for neither, the modality tells.
 
     Raises
@@ -89,12 +91,12 @@ def load_recipe(name: str) -> list[Step]:
     ]  # fmt: skip
 
 
-def _is_step(step: Any) -> bool:
+def _is_step(step: object) -> bool:
     """Return whether an entry of the YAML file is a step."""
     return isinstance(step, dict) and "modality" in step and set(step) <= _STEP_KEYS
 
 
-def with_overrides(step: Step, given: Mapping[str, Any]) -> Step:
+def with_overrides(step: Step, given: Options) -> Step:
     """Return a step with what the user gave on the command line.
 
     A recipe's pooling and reading length belong to its encoder, and go with it.

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from recbole_mm.errors import EncodeError
 from recbole_mm.files import sha256_file
@@ -15,6 +15,29 @@ POOLING = ("mean", "cls", "pooler")
 PACKAGED = "minilm"
 # What sentence-transformers does not need of a model's repository: weights in other formats.
 _NOT_FETCHED = ["*.bin", "*.h5", "*.msgpack", "*.onnx", "*.ot", "onnx/*", "openvino/*", "*.tflite"]
+
+
+class Asked(TypedDict, total=False):
+    """Options that change the vectors, as far as given."""
+
+    pooling: str
+    max_length: int
+
+
+class About(TypedDict, total=False):
+    """All that decides the vectors of an encoder, for the manifest.
+
+    ``revision`` is the commit of the model's repository, or ``sha256:`` and the hash of its
+    content; ``max_tokens`` and ``transform`` say how a text is cut and how a picture is prepared.
+    """
+
+    name: str
+    revision: str
+    pooling: str
+    normalised: bool
+    max_tokens: int
+    transform: str
+    asked: Asked
 
 
 @dataclass(frozen=True)
@@ -30,13 +53,13 @@ class EncoderSource:
     revision
         Commit of the model's repository, or ``sha256:`` and the hash of the folder's content.
     asked
-        Options that change the vectors, as far as given: ``pooling``, ``max_length``.
+        Options that change the vectors.
     """
 
     name: str
     path: Path
     revision: str
-    asked: dict[str, Any] = field(default_factory=dict)
+    asked: Asked = field(default_factory=Asked)
 
 
 def resolve_encoder(
@@ -69,8 +92,11 @@ def resolve_encoder(
         raise EncodeError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}.")
     if max_length is not None and max_length < 3:
         raise EncodeError(f"max_length is {max_length}, expected 3 tokens or more, like 200.")
-    options = {"pooling": pooling, "max_length": max_length}
-    asked = {key: value for key, value in options.items() if value is not None}
+    asked: Asked = {}
+    if pooling is not None:
+        asked["pooling"] = pooling
+    if max_length is not None:
+        asked["max_length"] = max_length
     folder = Path(name).expanduser()
     if name == PACKAGED:
         path, revision = _packaged()

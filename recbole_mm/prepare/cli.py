@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from recbole_mm.errors import ConfigError
 
@@ -84,13 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="synthetic: seed of items and sessions; amazon-m2: seed of the validation part "
         "(default 2020)",
     )
-    _add_table_arguments(parser.add_argument_group("tabular"))
-    _add_amazon_arguments(parser.add_argument_group("amazon, amazon-m2"))
+    _add_table_arguments(parser)
+    _add_amazon_arguments(parser)
 
 
-def _add_table_arguments(group: Any) -> None:
+def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``prepare tabular``."""
-    add = group.add_argument
+    add = parser.add_argument_group("tabular").add_argument
     add("--dataset", metavar="NAME", help="name of the data set, also of its folder")
     add("--inter", metavar="FILE", help="interactions: CSV (.csv) or tab-separated (else)")
     add("--session_col", metavar="COLUMN", help="column of the session id")
@@ -108,20 +108,26 @@ def _add_table_arguments(group: Any) -> None:
     add("--licence", metavar="TEXT", help="their licence, for dataset.json")
 
 
-def _add_amazon_arguments(group: Any) -> None:
+def _add_amazon_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``prepare amazon`` and ``prepare amazon-m2``.
 
     ``amazon`` shares --dataset, --text_cols, --min_session and --min_item with ``tabular``.
     """
-    add = group.add_argument
+    add = parser.add_argument_group("amazon, amazon-m2").add_argument
     add("--raw", metavar="FOLDER", help="raw files (default ./amazon_raw, ./amazon_m2_raw)")
     add("--preset", metavar="NAME", help="Cellphones, Grocery, Sports, Scientific, Pantry, ...")
     add("--year", type=int, metavar="2014|2018", help="release of your own files (default 2018)")
     add("--reviews", metavar="FILE", help="reviews, JSON lines, packed or not")
     add("--meta", metavar="FILE", help="metadata of the items")
     add("--cache", metavar="FOLDER", help="what was read already (default <out>/.amazon_cache)")
-    truth = {"nargs": "?", "const": True, "type": _truth, "metavar": "true|false"}
-    add("--sequences", help="one sequence per user", **truth)
+    add(
+        "--sequences",
+        nargs="?",
+        const=True,
+        type=_truth,
+        metavar="true|false",
+        help="one sequence per user",
+    )
     add("--session_gap", type=int, metavar="DAYS", help="or sessions: longest pause; 0: one day")
     add("--repeats", metavar="keep|first", help="a user's later reviews of an item (default keep)")
     add("--require", metavar="A,B", help="columns an item must have, or row for any metadata")
@@ -184,7 +190,8 @@ def _prepare(settings: argparse.Namespace) -> list[Path]:
         from recbole_mm.prepare.amazon_m2.cup import M2Options, prepare_amazon_m2
 
         return prepare_amazon_m2(M2Options.from_settings(vars(settings)), **more)
-    from recbole_mm.prepare.tabular import TableOptions, prepare_tabular
+    from recbole_mm.prepare.tabular.job import prepare_tabular
+    from recbole_mm.prepare.tabular.options import TableOptions
 
     return [prepare_tabular(TableOptions.from_settings(vars(settings)), **more)]
 

@@ -15,14 +15,19 @@ import pandas as pd
 from recbole_mm.data.atomic import read_atomic
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.errors import DataError
-from recbole_mm.prepare.output import is_complete, refuse_overwriting, write_dataset
+from recbole_mm.prepare.output import (
+    INTER_TYPES,
+    counts,
+    is_complete,
+    refuse_overwriting,
+    write_dataset,
+)
 from recbole_mm.prepare.sessions import CoreReport, cut_by_gap, k_core, order_by_session
 
 logger = logging.getLogger(__name__)
 
 NAME = "ml-100k"
 GAP_MINUTES = 10.0
-INTER_TYPES = {"session_id": "token", "item_id": "token", "timestamp": "float"}
 ITEM_TYPES = {
     "item_id": "token",
     "title": "token_seq",
@@ -115,9 +120,7 @@ def _write(folder: Path, gap_minutes: float) -> Path:
         text_fields=("title", "genres"),
         report={
             "gap_minutes": gap_minutes,
-            "sessions": int(rows["session_id"].nunique()),
-            "items": int(rows["item_id"].nunique()),
-            "interactions": len(rows),
+            **counts(rows),
             "dropped_sessions_of_one_rating": dropped.sessions,
             "dropped_items_of_such_sessions_only": dropped.items,
             "mended_item_rows": mended,

@@ -12,6 +12,18 @@ from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.given import split_path, write_parts
 from recbole_mm.errors import DataError
 
+INTER_TYPES = {"session_id": "token", "item_id": "token", "timestamp": "float"}
+"""Columns of every ``.inter`` file."""
+
+
+def counts(inter: pd.DataFrame) -> dict[str, int]:
+    """Return the numbers of sessions, items and interactions of an ``.inter`` table."""
+    return {
+        "sessions": int(inter["session_id"].nunique()),
+        "items": int(inter["item_id"].nunique()),
+        "interactions": len(inter),
+    }
+
 
 def refuse_overwriting(folder: Path, name: str, force: bool) -> None:
     """Raise a DataError if a file of the data set ``name`` exists in ``folder``, unless forced.

@@ -1,14 +1,21 @@
-"""Real models of toy size, with random weights, and pictures; made once."""
+"""Real models of toy size, made once, pictures, and a real second process that can be killed."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import recbole_mm
 from recbole_mm.compat import prepare_torchvision
 from recbole_mm.files import sha256_file
 
@@ -106,3 +113,37 @@ def noise(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return coarse.repeat(-(-height // 6), 0)[:height].repeat(-(-width // 8), 1)[:, :width]
+
+
+# Part 3, the fourth, is written but does not get its place: the process waits there.
+_TORN = "000003.safetensors"
+_STOP = f"""
+import os, time
+replace = os.replace
+def stop(old, new):
+    if os.path.basename(new) == {_TORN!r}:
+        time.sleep(600)
+    replace(old, new)
+os.replace = stop
+"""
+
+
+@contextmanager
+def second_process(code: str) -> Iterator[subprocess.Popen]:
+    """Run code in a process of its own, which stops while it writes part 3; end: kill -9."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(recbole_mm.__file__).parent.parent)}
+    process = subprocess.Popen([sys.executable, "-c", _STOP + code], env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_torn_part(process: subprocess.Popen, parts: Path) -> None:
+    """Wait until ``process`` has finished three chunks and is writing the fourth."""
+    deadline = time.monotonic() + 120
+    while not list(parts.glob(f".{_TORN}.*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    assert len(list(parts.glob("0*.safetensors"))) == 3

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from recbole_mm import yaml_files
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode import check_fresh
 from recbole_mm.encode.cli import encode_command
@@ -75,12 +76,12 @@ def test_srim(shop: Path, bert: Path, googlenet_weights: Path) -> None:
     assert (manifest.recipe, manifest.fields) == ("srim", fields)
     assert manifest.encoder["asked"] == {"pooling": "pooler"}
     # A run takes it as it is, whatever its own text_encoder; other pictures make it stale.
-    check_fresh(folder / "d.text.itememb", folder, "d", "text", encoder="minilm")
-    check_fresh(folder / "d.image.itememb", folder, "d", "image", encoder="minilm")
+    check_fresh(FeatureFiles("d", [folder]), "text", folder, encoder="minilm")
+    check_fresh(FeatureFiles("d", [folder]), "image", folder, encoder="minilm")
     Image.fromarray(noise(7)).save(shop / "pictures" / "c.png")
     run(shop, recipe="srim", modality="image", **options)
     with pytest.raises(FeatureError, match=r"changed or new \(c\).*--recipe=srim"):
-        check_fresh(folder / "d.text.itememb", folder, "d", "text", encoder="minilm")
+        check_fresh(FeatureFiles("d", [folder]), "text", folder, encoder="minilm")
 
 
 def test_srim_without_pictures(shop: Path, capsys: Any, caplog: Any) -> None:
@@ -108,7 +109,7 @@ def test_mmsbr(shop: Path, bert: Path, googlenet_weights: Path) -> None:
     assert made(folder, "text")[1].shape == (3, 16)
     manifest = load_manifest(manifest_path(folder / "d.pseudo_text.itememb"))
     assert (manifest.fields, manifest.modality) == (["@image"], "pseudo_text")
-    check_fresh(folder / "d.pseudo_text.itememb", folder, "d", "pseudo_text", encoder="minilm")
+    check_fresh(FeatureFiles("d", [folder]), "pseudo_text", folder, encoder="minilm")
 
 
 def test_mmsbr_without_pictures(shop: Path, bert: Path, capsys: Any) -> None:
@@ -124,7 +125,7 @@ def test_alterrec(shop: Path, bert: Path, caplog: Any) -> None:
     manifest = load_manifest(manifest_path(folder / "d.text.itememb"))
     assert manifest.fields == ["genres", "title", "description"]
     assert manifest.field_pooling == "mean" and manifest.encoder["name"] == str(bert)
-    check_fresh(folder / "d.text.itememb", folder, "d", "text", encoder="minilm")
+    check_fresh(FeatureFiles("d", [folder]), "text", folder, encoder="minilm")
 
 
 def test_clip(shop: Path, clip: Path) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
@@ -125,7 +124,9 @@ def download_pictures(
     return failed
 
 
-def _noted(notes: Mapping[str, Any], token: str, url: str, there: Mapping[str, Path]) -> bool:
+def _noted(
+    notes: Mapping[str, tuple[str, str]], token: str, url: str, there: Mapping[str, Path]
+) -> bool:
     """Return whether this very address was refused for good before."""
     return token not in there and token in notes and notes[token][0] == url
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from recbole_mm.compat import prepare_torchvision
 from recbole_mm.encode.image.files import PictureError, open_picture
 from recbole_mm.encode.loading import load_model
-from recbole_mm.encode.source import EncoderSource, resolve_encoder
+from recbole_mm.encode.source import About, EncoderSource, resolve_encoder
 from recbole_mm.errors import EncodeError
 from recbole_mm.files import sha256_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torchvision.models import GoogLeNet_Weights
 
 GOOGLENET = "googlenet"
 _CLASSES = 1000
@@ -80,7 +81,7 @@ def resolve_picture_encoder(
     return EncoderSource(name, path, f"sha256:{sha256}")
 
 
-def _imagenet() -> Any:
+def _imagenet() -> GoogLeNet_Weights:
     """Return torchvision's description of GoogLeNet's ImageNet weights."""
     prepare_torchvision()
     from torchvision.models import GoogLeNet_Weights
@@ -132,7 +133,7 @@ class PictureEncoder(ABC):
     source: EncoderSource
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> About:
         """Return all that decides the vectors, for the manifest."""
 
     @abstractmethod
@@ -192,7 +193,7 @@ class GoogLeNet(PictureEncoder):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._network = _network(source.path).to(self._device)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> About:
         """Return name, revision and preparation for the manifest."""
         return {
             "name": self.source.name,
@@ -280,7 +281,7 @@ class Clip(PictureEncoder):
             )
         self.dim = int(self._model.get_embedding_dimension())
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> About:
         """Return name, revision and normalisation for the manifest."""
         modules = {type(module).__name__ for module in self._model}
         return {

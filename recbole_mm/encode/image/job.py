@@ -116,21 +116,15 @@ def encode_image(
     tokens, failed = _items(folder, dataset, item_field), {}
     if image_urls:
         failed = download_pictures(_urls(folder, dataset, item_field, image_urls), place, limits)
-    contents, absent = _contents(tokens, find_pictures(place, tokens), failed)
-    if not contents:
-        raise EncodeError(
-            f"{place}: no picture of any of the {len(tokens)} items ({_reasons(absent)}). Expected "
-            f"files named by item, such as {tokens[0]}.jpg."
-        )
+    contents, absent = _contents(tokens, place, failed)
     kind = GoogLeNet if encoder == GOOGLENET else Clip
     job = Job(
-        contents, source.revision, {}, lambda: kind(source, batch_size),
+        contents, encoder, source.revision, {}, lambda: kind(source, batch_size),
         order=lambda pair: pair[0], chunk_size=chunk_size, noun="picture",
     )  # fmt: skip
     with store.writing():
         previous = store.previous()
         outcome = encode_contents(store, job, previous)
-        outcome.encoder["name"] = encoder
         manifest = _manifest(store, contents, absent, outcome, recipe)
         ready = [token for token in contents if token not in manifest.missing]
         if not ready:
@@ -156,8 +150,12 @@ def _no_pictures(dataset: str, modality: str, path: Path) -> str:
 
 def _items(folder: str | Path, dataset: str, item_field: str) -> list[str]:
     """Return the item tokens of the ``.item`` file, each once, in file order."""
-    column = read_atomic(item_file(folder, dataset), [item_field])[item_field]
-    return [token for token in dict.fromkeys(column) if token]
+    path = item_file(folder, dataset)
+    column = read_atomic(path, [item_field])[item_field]
+    tokens = [token for token in dict.fromkeys(column) if token]
+    if not tokens:
+        raise EncodeError(f"{path}: column {item_field} is empty. Expected an item id in each row.")
+    return tokens
 
 
 def _urls(folder: str | Path, dataset: str, item_field: str, column: str) -> dict[str, str]:
@@ -171,9 +169,10 @@ def _urls(folder: str | Path, dataset: str, item_field: str, column: str) -> dic
 
 
 def _contents(
-    tokens: list[str], files: Mapping[str, Path], failed: Mapping[str, str]
+    tokens: list[str], place: Path, failed: Mapping[str, str]
 ) -> tuple[dict[str, Content], dict[str, str]]:
     """Return what each item is encoded from, and why others have nothing."""
+    files = find_pictures(place, tokens)
     contents: dict[str, Content] = {}
     absent: dict[str, str] = {}
     for token in tqdm(tokens, "reading pictures", disable=None, file=sys.stderr):
@@ -185,6 +184,11 @@ def _contents(
             contents[token] = Content(key, ((key, str(files[token])),))
         except PictureError as error:
             absent[token] = str(error)
+    if not contents:
+        raise EncodeError(
+            f"{place}: no picture of any of the {len(tokens)} items ({_reasons(absent)}). Expected "
+            f"files named by item, such as {tokens[0]}.jpg."
+        )
     return contents, absent
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from recbole_mm.encode.engine import CUT
 from recbole_mm.encode.loading import load_model
-from recbole_mm.encode.source import EncoderSource
+from recbole_mm.encode.source import About, EncoderSource
 from recbole_mm.errors import EncodeError
 
 
@@ -33,7 +32,7 @@ class TextEncoder:
         self.dim = int(self._model.get_embedding_dimension())
         self.max_tokens = int(getattr(self._model, "max_seq_length", 0) or 0)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> About:
         """Return name, revision, pooling, normalisation and reading length for the manifest."""
         modules = {type(module).__name__: module for module in self._model}
         pooling = getattr(modules.get("Pooling"), "pooling_mode", None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from recbole_mm.encode.engine import CUT, Content, Job, Outcome, encode_contents, publish
 from recbole_mm.encode.manifest import Manifest, package_versions, text_hash, texts_hash
@@ -105,18 +105,16 @@ def encode_text(
         )
     contents = text_contents(items, field_pooling)
     job = Job(
-        contents, source.revision, source.asked, lambda: TextEncoder(source, batch_size),
+        contents, encoder, source.revision, source.asked, lambda: TextEncoder(source, batch_size),
         order=lambda pair: (len(pair[1]), pair[1]), chunk_size=chunk_size, noun="text",
     )  # fmt: skip
-    about = {
-        "recipe": recipe, "fields": chosen, "fields_asked": bool(fields),
-        "field_pooling": field_pooling,
-    }  # fmt: skip
     with store.writing():
         previous = store.previous()
         outcome = encode_contents(store, job, previous)
-        outcome.encoder["name"] = encoder
-        manifest = _manifest(store, items, contents, outcome, about)
+        manifest = replace(
+            _manifest(store, items, contents, outcome), recipe=recipe, fields=chosen,
+            fields_asked=bool(fields), field_pooling=field_pooling,
+        )  # fmt: skip
         publish(store, list(contents), outcome, manifest, previous)
     _log(store, manifest)
     return store.path
@@ -134,11 +132,7 @@ def text_contents(items: ItemTexts, field_pooling: str) -> dict[str, Content]:
 
 
 def _manifest(
-    store: Store,
-    items: ItemTexts,
-    contents: dict[str, Content],
-    outcome: Outcome,
-    about: dict[str, Any],
+    store: Store, items: ItemTexts, contents: dict[str, Content], outcome: Outcome
 ) -> Manifest:
     """Describe the file to be written."""
     texts = {token: content.key for token, content in contents.items()}
@@ -162,7 +156,6 @@ def _manifest(
         texts=texts,
         truncated=truncated,
         versions=package_versions(),
-        **about,
     )
 
 

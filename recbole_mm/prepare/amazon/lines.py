@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import html
 import io
 import json
 import re
 import warnings
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from recbole_mm.prepare.amazon.raw import Tally
+from recbole_mm.prepare.reading import Tally, clean
 
 if TYPE_CHECKING:
     import polars as pl
@@ -106,11 +105,11 @@ def _one_by_one(block: bytes, first_line: int, tally: Tally) -> pl.DataFrame:
     return pl.concat(good)
 
 
-def _review_schema() -> dict[str, Any]:
+def _review_schema() -> pl.Schema:
     """Return the columns of a part of reviews."""
     import polars as pl
 
-    return {"user": pl.String, "item": pl.String, "time": pl.Int64, "line": pl.Int64}
+    return pl.Schema({"user": pl.String, "item": pl.String, "time": pl.Int64, "line": pl.Int64})
 
 
 class ItemReader:
@@ -133,7 +132,7 @@ class ItemReader:
         """Return the cleaned columns and ``line`` of the wanted items of a block."""
         import polars as pl
 
-        rows: list[list[Any]] = []
+        rows: list[list[str | int]] = []
         left_out: dict[str, list[int]] = {NOT_RECORDS: [], NO_ITEM: [], NOT_REVIEWED: []}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd backslashes in literals
@@ -146,8 +145,8 @@ class ItemReader:
         tally = Tally()
         for reason, numbers in left_out.items():
             tally.add(reason, numbers)
-        schema: dict[str, Any] = {name: pl.String for name in ITEM_COLUMNS}
-        return pl.DataFrame(rows, schema={**schema, "line": pl.Int64}, orient="row"), tally
+        schema = pl.Schema({**dict.fromkeys(ITEM_COLUMNS, pl.String()), "line": pl.Int64()})
+        return pl.DataFrame(rows, schema=schema, orient="row"), tally
 
     def _item(self, line: bytes) -> str | list[str]:
         """Return the cells of an item, or why there are none."""
@@ -163,7 +162,7 @@ class ItemReader:
         return item_cells(record) if asin in self._wanted else NOT_REVIEWED
 
 
-def _record(line: bytes, literals: bool) -> dict[str, Any] | None:
+def _record(line: bytes, literals: bool) -> dict[str, object] | None:
     """Return the record of a line, or None."""
     try:
         text = line.decode("utf-8").strip()
@@ -173,7 +172,7 @@ def _record(line: bytes, literals: bool) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def item_cells(record: dict[str, Any]) -> list[str]:
+def item_cells(record: Mapping[str, object]) -> list[str]:
     """Return the cells of ``ITEM_COLUMNS`` of a record of either release.
 
     Texts have their HTML entities resolved and white space collapsed. ``categories`` lists every
@@ -195,16 +194,16 @@ def item_cells(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return a text, a number, or the texts of a list behind one another."""
     if isinstance(value, list | tuple):
         return " ".join(filter(None, map(_text, value)))
     if value is None or isinstance(value, dict | bool):
         return ""
-    return _BLANK.sub(" ", html.unescape(str(value))).strip()
+    return clean(str(value))
 
 
-def _paths(value: Any) -> list[list[str]]:
+def _paths(value: object) -> list[list[str]]:
     """Return category paths, none of them empty: 2014 has a list of paths, 2018 one path."""
     if not isinstance(value, list) or not value:
         return []
@@ -215,7 +214,7 @@ def _paths(value: Any) -> list[list[str]]:
     return [path for path in paths if path]
 
 
-def _image(record: dict[str, Any]) -> str:
+def _image(record: Mapping[str, object]) -> str:
     """Return the address of the first picture, the large one if there is one."""
     for key in ("imageURLHighRes", "imageURL", "imUrl"):
         value = record.get(key)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from recbole_mm.errors import ConfigError, DataError
+from recbole_mm.prepare.settings import A_DATASET_NAME, DATASET_NAME, given_options
 
 TEXTS = ("title", "brand", "categories", "description")
 REQUIRABLE = ("row", *TEXTS, "price", "image_url")
 DEFAULT_RAW = "./amazon_raw"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Release -> (its page, folder of reviews, of 5-core reviews, of metadata).
 _2014 = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
 _2018 = "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2/"
@@ -80,7 +78,7 @@ class AmazonOptions:
     text_cols: tuple[str, ...] = TEXTS
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> AmazonOptions:
+    def from_settings(cls, settings: Mapping[str, object]) -> AmazonOptions:
         """Build options from parsed command-line values, where None means the preset's or default.
 
         Raises
@@ -88,12 +86,7 @@ class AmazonOptions:
         ConfigError
             If an option is missing, unknown or contradicts another one.
         """
-        names = {entry.name for entry in fields(cls)}
-        given = {k: v for k, v in settings.items() if k in names and v is not None}
-        for key in ("require", "text_cols"):
-            if key in given:
-                parts = (name.strip() for name in given[key].split(","))
-                given[key] = tuple(name for name in parts if name)
+        given = given_options(cls, settings, lists=("require", "text_cols"))
         base = _preset(settings.get("preset"))
         if given.get("sequences"):
             base = replace(base, session_gap=None)
@@ -122,8 +115,8 @@ class AmazonOptions:
         return [
             (not self.reviews, "give --preset=<name>, or --reviews=<file> and --dataset=<name>."),
             (
-                not _NAME.fullmatch(self.dataset),
-                f"--dataset is {self.dataset!r}, expected a name of letters, digits, _ . and -.",
+                not DATASET_NAME.fullmatch(self.dataset),
+                f"--dataset is {self.dataset!r}, expected {A_DATASET_NAME}.",
             ),
             (self.year not in PAGES, f"--year is {self.year}, expected 2014 or 2018."),
             (
@@ -254,7 +247,7 @@ PRESETS: dict[str, AmazonOptions] = {
 }
 
 
-def _preset(name: str | None) -> AmazonOptions:
+def _preset(name: object) -> AmazonOptions:
     """Return the options of a preset, or the defaults without a name."""
     if name is None:
         return AmazonOptions()

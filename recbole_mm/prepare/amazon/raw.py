@@ -11,55 +11,34 @@ import gzip
 import hashlib
 import io
 import json
-import sys
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
-
-from tqdm import tqdm
+from typing import IO, TYPE_CHECKING, Protocol, TypedDict
 
 from recbole_mm.errors import DataError
 from recbole_mm.files import atomic_write, sha256_file
+from recbole_mm.prepare.reading import Tally, byte_bar
 
 if TYPE_CHECKING:
     import polars as pl
 
 BLOCK_BYTES = 1 << 24
 _LONGEST_LINE = 1 << 28
-_FIRST_SHOWN = 5
 _GZIP = b"\x1f\x8b"
 # Part of the stamp: parts of an older version are made again.
 _VERSION = 1
 
 
-@dataclass
-class Tally:
-    """Lines that were left out: by reason their number and the first few line numbers."""
+class _Note(TypedDict):
+    """What stands beside a part: its bytes, and the lines it was made of."""
 
-    lines: dict[str, int] = field(default_factory=dict)
-    first: dict[str, list[int]] = field(default_factory=dict)
-
-    def add(self, reason: str, numbers: Iterable[int]) -> None:
-        """Count lines of the file; their numbers start at 1."""
-        numbers = list(numbers)
-        if numbers:
-            self.lines[reason] = self.lines.get(reason, 0) + len(numbers)
-            self.first[reason] = [*self.first.get(reason, []), *numbers][:_FIRST_SHOWN]
-
-    def merge(self, other: Tally) -> None:
-        """Add the counts of a later part."""
-        for reason, number in other.lines.items():
-            self.lines[reason] = self.lines.get(reason, 0) + number
-            self.first[reason] = [*self.first.get(reason, []), *other.first[reason]][:_FIRST_SHOWN]
-
-    def plain(self) -> dict[str, Any]:
-        """Return what ``dataset.json`` says."""
-        return {
-            reason: {"count": number, "first_at": self.first[reason]}
-            for reason, number in sorted(self.lines.items())
-        }
+    size: int
+    sha256: str
+    lines: int
+    left_out: dict[str, int]
+    first: dict[str, list[int]]
 
 
 class LineReader(Protocol):
@@ -89,7 +68,7 @@ class Parts:
 
         return pl.scan_parquet(list(self.files))
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """Return what ``dataset.json`` says about the dump."""
         return {
             "file": self.source.name,
@@ -152,7 +131,7 @@ def _part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def _finished(folder: Path) -> list[dict[str, Any]] | None:
+def _finished(folder: Path) -> list[_Note] | None:
     """Return the notes of all parts if the whole dump was read and nothing is damaged."""
     try:
         count = json.loads((folder / "whole.json").read_text("utf-8"))["parts"]
@@ -162,11 +141,11 @@ def _finished(folder: Path) -> list[dict[str, Any]] | None:
     return None if None in parts else [part for part in parts if part is not None]
 
 
-def _sound_part(folder: Path, number: int) -> dict[str, Any] | None:
+def _sound_part(folder: Path, number: int) -> _Note | None:
     """Return the note of a part whose bytes are as they were written, else None."""
     path = _part_path(folder, number)
     try:
-        note: dict[str, Any] = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        note: _Note = json.loads(path.with_suffix(".json").read_text("utf-8"))
         if note["size"] == path.stat().st_size and note["sha256"] == sha256_file(path):
             return note
     except (OSError, ValueError, KeyError, TypeError):
@@ -176,14 +155,14 @@ def _sound_part(folder: Path, number: int) -> dict[str, Any] | None:
 
 def _make_part(
     folder: Path, number: int, first_line: int, block: bytes, reader: LineReader
-) -> dict[str, Any]:
+) -> _Note:
     """Read a block and write its part, then its note, which makes it count."""
     frame, left_out = reader.read(block, first_line)
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     with atomic_write(_part_path(folder, number), "wb") as stream:
         stream.write(buffer.getvalue())
-    note = {
+    note: _Note = {
         "size": len(buffer.getvalue()),
         "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         "lines": block.count(b"\n") + (not block.endswith(b"\n")),
@@ -195,7 +174,7 @@ def _make_part(
     return note
 
 
-def _refuse_other_files(source: Path, part: dict[str, Any], reader: LineReader) -> None:
+def _refuse_other_files(source: Path, part: _Note, reader: LineReader) -> None:
     """Raise a DataError if no line of the first part could be read."""
     broken = {k: n for k, n in part["left_out"].items() if k not in reader.harmless}
     if part["lines"] == sum(broken.values()):
@@ -209,7 +188,7 @@ def _refuse_other_files(source: Path, part: dict[str, Any], reader: LineReader) 
 def _blocks(source: Path, block_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Yield the number of the first line and the bytes of blocks of whole lines."""
     first_line, rest = 1, b""
-    with open(source, "rb") as raw, _bar(source) as bar:
+    with open(source, "rb") as raw, byte_bar(source) as bar:
         stream: IO[bytes] = raw
         if raw.peek(2)[:2] == _GZIP:
             stream = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
@@ -237,11 +216,3 @@ def _read(source: Path, stream: IO[bytes], size: int) -> bytes:
             f"{source}: the file is damaged or was not downloaded to its end ({error}). "
             "Download it again."
         ) from error
-
-
-def _bar(source: Path) -> tqdm:
-    """Return a progress bar over the bytes of the file."""
-    return tqdm(
-        total=source.stat().st_size, desc=source.name, unit="B", unit_scale=True,
-        disable=None, file=sys.stderr,
-    )  # fmt: skip

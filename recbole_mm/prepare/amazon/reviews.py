@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from recbole_mm.errors import DataError
 from recbole_mm.prepare.amazon.lines import ITEM_COLUMNS, ItemReader, ReviewReader
 from recbole_mm.prepare.amazon.presets import LICENCES, PAGES, AmazonOptions
 from recbole_mm.prepare.amazon.raw import BLOCK_BYTES, Parts, stream_parts
-from recbole_mm.prepare.output import refuse_overwriting, write_dataset
+from recbole_mm.prepare.output import INTER_TYPES, counts, refuse_overwriting, write_dataset
 from recbole_mm.prepare.sessions import (
     IntArray,
     cut_by_gap,
@@ -30,7 +30,6 @@ from recbole_mm.prepare.sessions import (
 if TYPE_CHECKING:
     import polars as pl
 
-INTER_TYPES = {"session_id": "token", "item_id": "token", "timestamp": "float"}
 ITEM_TYPES = {
     "item_id": "token",
     "title": "token_seq",
@@ -92,7 +91,7 @@ def prepare_amazon(
     known = None
     if meta is not None:
         known = stream_parts(meta, cache, ItemReader(options.year, item_names), block_bytes)
-    report: dict[str, Any] = {"reviews": parts.report()}
+    report: dict[str, object] = {"reviews": parts.report()}
     rows, sessions = _filtered(_load(parts), options, _allowed(known, item_names, options), report)
     inter = _inter(parts, rows, sessions, report)
     item = None if known is None else _items(known, pd.unique(inter["item_id"]), report)
@@ -144,7 +143,7 @@ def _filtered(
     reviews: _Reviews,
     options: AmazonOptions,
     allowed: NDArray[np.bool_] | None,
-    report: dict[str, Any],
+    report: dict[str, object],
 ) -> tuple[IntArray, IntArray]:
     """Return the kept rows in the order to write, and the number of each one's session.
 
@@ -185,7 +184,9 @@ def _filtered(
     return rows[order], sitting[order]
 
 
-def _without_repeats(reviews: _Reviews, options: AmazonOptions, report: dict[str, Any]) -> IntArray:
+def _without_repeats(
+    reviews: _Reviews, options: AmazonOptions, report: dict[str, object]
+) -> IntArray:
     """Return the rows that are no repeats, in file order."""
     order = stable_order(reviews.users, reviews.items, reviews.times)
     sorted_ = reviews.take(order)
@@ -202,7 +203,9 @@ def _without_repeats(reviews: _Reviews, options: AmazonOptions, report: dict[str
     return np.sort(order[~same_time])
 
 
-def _core(reviews: _Reviews, options: AmazonOptions, report: dict[str, Any]) -> NDArray[np.bool_]:
+def _core(
+    reviews: _Reviews, options: AmazonOptions, report: dict[str, object]
+) -> NDArray[np.bool_]:
     """Return the rows of the largest set in which every user and item has ``core`` rows."""
     keep, dropped = k_core(reviews.users, reviews.items, options.core, options.core)
     report |= {
@@ -215,7 +218,9 @@ def _core(reviews: _Reviews, options: AmazonOptions, report: dict[str, Any]) -> 
     return keep
 
 
-def _inter(parts: Parts, rows: IntArray, sitting: IntArray, report: dict[str, Any]) -> pd.DataFrame:
+def _inter(
+    parts: Parts, rows: IntArray, sitting: IntArray, report: dict[str, object]
+) -> pd.DataFrame:
     """Return the table of the ``.inter`` file."""
     texts = {
         name: parts.scan().select(name).collect().to_series().gather(rows).to_list()
@@ -228,15 +233,11 @@ def _inter(parts: Parts, rows: IntArray, sitting: IntArray, report: dict[str, An
     frame = pd.DataFrame(
         {"session_id": users, "item_id": texts["item"], "timestamp": texts["time"]}
     )
-    report |= {
-        "sessions": int(frame["session_id"].nunique()),
-        "items": int(frame["item_id"].nunique()),
-        "interactions": len(frame),
-    }
+    report |= counts(frame)
     return frame
 
 
-def _items(known: Parts, used: NDArray, report: dict[str, Any]) -> pd.DataFrame:
+def _items(known: Parts, used: NDArray, report: dict[str, object]) -> pd.DataFrame:
     """Return the table of the ``.item`` file: items that occur, the first row of each."""
     import polars as pl
 
@@ -259,7 +260,7 @@ def _items(known: Parts, used: NDArray, report: dict[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def _card(options: AmazonOptions, source: Path, report: dict[str, Any]) -> DatasetCard:
+def _card(options: AmazonOptions, source: Path, report: dict[str, object]) -> DatasetCard:
     """Return the data set's word about itself."""
     if options.sequences:
         session = "all reviews of one user"

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ import pandas as pd
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.prices import parse_prices
 from recbole_mm.errors import ConfigError, DataError
-from recbole_mm.prepare.amazon.raw import Tally
+from recbole_mm.options import comma_words
 from recbole_mm.prepare.amazon_m2.files import (
     FILES,
     PAGES,
@@ -29,14 +28,15 @@ from recbole_mm.prepare.amazon_m2.files import (
     read_products,
     read_sessions,
 )
-from recbole_mm.prepare.output import refuse_overwriting, write_dataset
+from recbole_mm.prepare.output import INTER_TYPES, refuse_overwriting, write_dataset
+from recbole_mm.prepare.reading import Tally
+from recbole_mm.prepare.settings import given_options
 
 logger = logging.getLogger(__name__)
 
 LOCALES = {"ES": 2, "FR": 2, "IT": 2, "DE": 1, "JP": 1, "UK": 1}
 """Locale -> the task of the competition whose test sessions it has."""
 DEFAULT_RAW = "./amazon_m2_raw"
-INTER_TYPES = {"session_id": "token", "item_id": "token", "timestamp": "float"}
 ITEM_TYPES = {
     "item_id": "token",
     **dict.fromkeys(("title", "description"), "token_seq"),
@@ -77,7 +77,7 @@ class M2Options:
     valid_share: float = 0.1
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> M2Options:
+    def from_settings(cls, settings: Mapping[str, object]) -> M2Options:
         """Build options from parsed command-line values, where None means the default.
 
         Raises
@@ -85,10 +85,9 @@ class M2Options:
         ConfigError
             Naming the option that is wrong.
         """
-        names = {entry.name for entry in fields(cls)}
-        given = {k: v for k, v in settings.items() if k in names and v is not None}
+        given = given_options(cls, settings)
         if "locales" in given:
-            given["locales"] = tuple(given["locales"].replace(",", " ").split())
+            given["locales"] = tuple(comma_words(given["locales"]))
         options = cls(**given)
         unknown = [name for name in options.locales if name not in LOCALES]
         if unknown or not options.locales:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import csv
-import html
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import pandas as pd
 from tqdm import tqdm
 
 from recbole_mm.errors import DataError
-from recbole_mm.prepare.amazon.raw import Tally
+from recbole_mm.prepare.reading import Tally, byte_bar, clean
 
 PAGES = (
     "https://www.aicrowd.com/challenges/amazon-kdd-cup-23-multilingual-recommendation-challenge "
@@ -30,12 +28,11 @@ NO_ID = "without id"
 _ID = r"[A-Za-z0-9_-]+"
 _LIST = re.compile(rf"\s*\[\s*(?:(?:'{_ID}'|\"{_ID}\")[\s,]*)+\]\s*")
 _ELEMENT = re.compile(_ID)
-_BLANK = re.compile(r"\s+")
 
 
-def _names() -> dict[Any, tuple[str, ...]]:
+def _names() -> dict[str | tuple[str, int, int], tuple[str, ...]]:
     """Return file names by what they are; the first is the published one."""
-    names: dict[Any, tuple[str, ...]] = {
+    names: dict[str | tuple[str, int, int], tuple[str, ...]] = {
         "train": ("sessions_train.csv",),
         "products": ("products_train.csv",),
     }
@@ -187,18 +184,13 @@ def read_products(
         elif item in products:
             tally.add(REPEATED, [number])
         elif item in used[row["locale"]]:
-            products[item] = [item, *(_clean(row[name]) for name in ITEM_COLUMNS)]
+            products[item] = [item, *(clean(row[name]) for name in ITEM_COLUMNS)]
     columns = ["id", *ITEM_COLUMNS]
     frames = {
         locale: pd.DataFrame(list(products.values()), columns=columns, dtype=object)
         for locale, products in kept.items()
     }
     return frames, tally, number
-
-
-def _clean(cell: str) -> str:
-    """Return a text with entities resolved and white space collapsed."""
-    return _BLANK.sub(" ", html.unescape(cell)).strip()
 
 
 def _table(
@@ -212,10 +204,7 @@ def _table(
         If a column is missing.
     """
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as stream:
-        bar = tqdm(
-            total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True,
-            disable=None, file=sys.stderr,
-        )  # fmt: skip
+        bar = byte_bar(path)
         reader = csv.reader(_lines(stream, bar), strict=True)
         header = [name.strip() for name in next(reader, [])]
         missing = [name for name in columns if name not in header]
@@ -233,14 +222,14 @@ def _table(
         bar.close()
 
 
-def _lines(stream: Any, bar: tqdm) -> Iterator[str]:
+def _lines(stream: TextIO, bar: tqdm) -> Iterator[str]:
     """Yield lines and move the bar."""
     for line in stream:
         bar.update(len(line))
         yield line
 
 
-def _rows(reader: Any) -> Iterator[list[str] | None]:
+def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | None]:
     """Yield rows that are not blank; None for one that is no CSV, after which reading goes on."""
     while True:
         try:

@@ -251,7 +251,6 @@ def test_torchvision_of_another_build_works_and_transformers_after_it(
         f"source = resolve_picture_encoder('googlenet', {str(googlenet_weights)!r})\n"
         f"vectors, _ = GoogLeNet(source).encode([{folder[0]!r}])\n"
         "assert vectors.shape == (1, 1024) and vectors.any()\n"
-        "from sentence_transformers import SentenceTransformer\n"
         "from transformers import PreTrainedModel\n"
         "print('fits')\n"
     )

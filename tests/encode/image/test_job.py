@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import recbole_mm
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode import encode_image, encode_text
 from recbole_mm.encode.image.download import Limits
@@ -27,7 +21,7 @@ from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.errors import EncodeError
 from recbole_mm.files import sha256_file
 
-from ..conftest import needs, noise
+from ..conftest import needs, noise, second_process, wait_for_torn_part
 
 needs("PIL", "torchvision", "sentence_transformers")
 
@@ -141,34 +135,31 @@ def test_googlenet_names_classes_that_texts_can_use(shop, googlenet_weights, ber
         read_labels([shop], "d", "image")
 
 
-def test_killed_run_resumes_to_the_same_bytes(shop, clip, spied) -> None:
+def test_killed_run_resumes_to_the_same_bytes(shop, googlenet_weights, spied) -> None:
     """Real kill -9 of a real process."""
-    items = [f"p{number:03d}" for number in range(120)]
+    items = [f"p{number}" for number in range(7)]
     rows = "".join(f"{item}\tx\n" for item in [*items, "broken"])
     (shop / "d.item").write_text("item_id:token\ttitle:token_seq\n" + rows, encoding="utf-8")
     for seed, item in enumerate(items):
         Image.fromarray(noise(seed, 24, 24)).save(shop / "pictures" / f"{item}.png")
+    options = {
+        "images": str(shop / "pictures"), "weights": str(googlenet_weights),
+        "batch_size": 1, "chunk_size": 1,
+    }  # fmt: skip
     code = (
         "from recbole_mm.encode import encode_image\n"
-        f"encode_image({str(shop)!r}, 'd', images={str(shop / 'pictures')!r}, "
-        f"encoder={str(clip)!r}, batch_size=1, chunk_size=1)"
+        f"encode_image({str(shop)!r}, 'd', **{options!r})"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(recbole_mm.__file__).parent.parent)}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    parts, deadline = shop / ".d.image.parts", time.monotonic() + 120
-    while len(list(parts.glob("0*.safetensors"))) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = len(list(parts.glob("0*.safetensors")))
-    assert 3 <= finished < 121 and not (shop / "d.image.itememb").exists()
-    options = {"encoder": str(clip), "batch_size": 1, "chunk_size": 1, "images": shop / "pictures"}
+    parts = shop / ".d.image.parts"
+    with second_process(code) as process:
+        whole = encode_image(shop, "d", shop / "whole", **options)
+        wait_for_torn_part(process, parts)
+    assert parts.is_dir() and not (shop / "d.image.itememb").exists()
+    spied.clear()
     path = encode_image(shop, "d", **options)
-    assert len(spied) == 121 - finished
-    whole = encode_image(shop, "d", shop / "whole", **options)
-    assert path.read_bytes() == whole.read_bytes()
-    assert manifest_path(path).read_bytes() == manifest_path(whole).read_bytes()
+    assert len(spied) == 8 - 3 and not parts.exists()
+    for name in ("d.image.itememb", "d.image.manifest.json", "d.image.labels.json"):
+        assert path.with_name(name).read_bytes() == whole.with_name(name).read_bytes()
     assert "broken" in load_manifest(manifest_path(path)).missing
 
 
@@ -212,3 +203,6 @@ def test_errors(shop, clip, tmp_path) -> None:
     path.write_text("image_id:token\timage_emb:float_seq\na\t1 2 3\n", encoding="utf-8")
     with pytest.raises(EncodeError, match="edited"):
         encode(shop, clip)
+    (shop / "d.item").write_text("item_id:token\ttitle:token_seq\n\tx\n", encoding="utf-8")
+    with pytest.raises(EncodeError, match=r"d\.item: column item_id is empty"):
+        encode_image(shop, "d", shop / "other", images=shop / "pictures", encoder=str(clip))

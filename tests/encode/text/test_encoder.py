@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recbole_mm.encode import source as module
 from recbole_mm.encode.source import resolve_encoder
-from recbole_mm.encode.text import encoder as module
 from recbole_mm.encode.text.encoder import TextEncoder
 from recbole_mm.errors import EncodeError
 

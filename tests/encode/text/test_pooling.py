@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode import check_fresh, encode_text
 from recbole_mm.encode.manifest import load_manifest, manifest_path
@@ -149,10 +150,10 @@ def test_mean_of_the_fields_that_are_there(shop: Path, bert: Path, monkeypatch) 
     assert seen == []
     (shop / "d.item").write_text(ITEMS.replace("blue", "a b"), encoding="utf-8")
     with pytest.raises(FeatureError, match=r"1 item\(s\) changed or new \(x\).*field_pooling=mean"):
-        check_fresh(path, shop, "d", "text", encoder=str(bert))
+        check_fresh(FeatureFiles("d", [shop]), "text", shop, encoder=str(bert))
     encode_text(shop, "d", **options)
     assert sorted(seen) == ["a b", "jeans", "red shirt"]
-    check_fresh(path, shop, "d", "text", encoder=str(bert))
+    check_fresh(FeatureFiles("d", [shop]), "text", shop, encoder=str(bert))
 
 
 def test_changing_between_join_and_mean_encodes_what_differs(shop: Path, bert: Path) -> None:
@@ -173,14 +174,14 @@ def test_another_pooling_makes_all_anew_and_a_run_keeps_it(shop: Path, bert: Pat
     manifest = load_manifest(manifest_path(path))
     assert manifest.encoder["asked"] == {"pooling": "pooler", "max_length": 20}
     # A run that names another encoder takes what was asked for by hand.
-    check_fresh(path, shop, "d", "text", encoder="minilm")
+    check_fresh(FeatureFiles("d", [shop]), "text", shop, encoder="minilm")
     pooled = read_itememb(path, "text").vectors
     encode_text(shop, "d", encoder=str(bert), pooling="cls")
     assert np.abs(read_itememb(path, "text").vectors - pooled).max() > 0.01
     assert load_manifest(manifest_path(path)).counts["texts_encoded"] == 4
     encode_text(shop, "d", encoder=str(bert))
     with pytest.raises(FeatureError, match="the run asks for minilm"):
-        check_fresh(path, shop, "d", "text", encoder="minilm")
+        check_fresh(FeatureFiles("d", [shop]), "text", shop, encoder="minilm")
 
 
 def test_unknown_field_pooling(shop: Path, bert: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from recbole_mm.errors import DataError
 from recbole_mm.prepare.amazon import raw as amazon_raw
 from recbole_mm.prepare.amazon.lines import NOT_RECORDS, ItemReader, ReviewReader
-from recbole_mm.prepare.amazon.raw import Tally, stream_parts
+from recbole_mm.prepare.amazon.raw import stream_parts
 
 
 def _line(number: int) -> str:
@@ -154,17 +154,3 @@ def test_items_that_nobody_reviewed_are_no_reason_to_refuse_a_file(tmp_path):
     path.write_text('{"asin": "B1"}\n{"asin": "B2"}\n')
     parts = stream_parts(path, tmp_path / "cache", ItemReader(2018, ["B9"]), 1000)
     assert parts.scan().collect().height == 0 and parts.lines == 2
-
-
-def test_only_the_first_lines_are_named():
-    tally = Tally()
-    tally.add("x", range(4))
-    other = Tally()
-    other.add("x", [9, 10, 11])
-    other.add("y", [12])
-    other.add("z", [])
-    tally.merge(other)
-    assert tally.plain() == {
-        "x": {"count": 7, "first_at": [0, 1, 2, 3, 9]},
-        "y": {"count": 1, "first_at": [12]},
-    }

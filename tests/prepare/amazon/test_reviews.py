@@ -1,3 +1,5 @@
+"""Amazon reviews to sessions, sequences and items; resuming after kill -9."""
+
 from __future__ import annotations
 
 import gzip
@@ -16,7 +18,7 @@ import pytest
 from recbole_mm.cli import main
 from recbole_mm.data.atomic import read_atomic
 from recbole_mm.data.card import load_dataset_card
-from recbole_mm.errors import ConfigError, DataError
+from recbole_mm.errors import DataError
 from recbole_mm.prepare.amazon.presets import PRESETS, AmazonOptions
 from recbole_mm.prepare.amazon.reviews import prepare_amazon
 from recbole_mm.run.prepared import load_dataset
@@ -306,29 +308,6 @@ def test_a_preset_from_published_files_to_a_split(tmp_path, preset, capsys):
     assert main(argv) == 2
 
 
-def test_each_preset_fits_itself_and_names_its_files(tmp_path):
-    for name, preset in PRESETS.items():
-        assert AmazonOptions.from_settings({"preset": name}) == preset
-        with pytest.raises(DataError) as caught:
-            replace(preset, raw=str(tmp_path)).files()
-        said = str(caught.value)
-        assert preset.reviews in said and preset.meta in said and str(preset.year) in said
-        assert f"prepare amazon --preset={name} --raw={tmp_path}" in said
-        where = "snap.stanford.edu" if preset.year == 2014 else "datarepo.eng.ucsd.edu"
-        assert said.count(f"{where}/") == 2
-
-
-def test_addresses_of_the_2018_files():
-    said = PRESETS["Grocery"]._how_to_get(
-        ["Grocery_and_Gourmet_Food_5.json.gz", "meta_Grocery_and_Gourmet_Food.json.gz"]
-    )
-    assert "/categoryFilesSmall/Grocery_and_Gourmet_Food_5.json.gz" in said
-    assert "/metaFiles2/meta_Grocery_and_Gourmet_Food.json.gz" in said
-    assert "/categoryFiles/Prime_Pantry.json.gz" in PRESETS["Pantry"]._address(
-        "Prime_Pantry.json.gz"
-    )
-
-
 def test_missing_files_are_one_line_and_exit_code_two(tmp_path):
     command = [
         sys.executable, "-m", "recbole_mm", "prepare", "amazon", "--preset=Cellphones",
@@ -340,53 +319,6 @@ def test_missing_files_are_one_line_and_exit_code_two(tmp_path):
         done.stderr.count("\n") == 1
     )
     assert not (tmp_path / "out").exists()
-
-
-def test_unpacked_files_are_found_too(tmp_path):
-    options = replace(PRESETS["Baby"], raw=str(tmp_path))
-    for name in (options.reviews, options.meta):
-        (tmp_path / name.removesuffix(".gz")).write_text("x")
-    assert options.files() == (
-        tmp_path / "reviews_Baby_5.json",
-        tmp_path / "meta_Baby.json",
-    )
-
-
-def test_options_change_a_preset():
-    made = AmazonOptions.from_settings(
-        {"preset": "Baby", "session_gap": 0, "core": 3, "require": "title, price"}
-    )
-    assert (made.sequences, made.session_gap, made.core) == (False, 0.0, 3)
-    assert made.require == ("title", "price") and made.year == 2014
-    made = AmazonOptions.from_settings({"preset": "Sports", "sequences": True, "min_item": 1})
-    assert (made.sequences, made.session_gap, made.min_item) == (True, None, 1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "give --preset"),
-        ({"preset": "Books"}, "--preset is Books, expected one of Cellphones"),
-        ({"reviews": "r", "sequences": True}, "--dataset is ''"),
-        ({"reviews": "r", "dataset": "../x", "sequences": True}, "--dataset"),
-        ({"reviews": "r", "dataset": "x"}, "either --sequences"),
-        ({"preset": "Baby", "sequences": True, "session_gap": 1}, "either --sequences"),
-        ({"preset": "Baby", "session_gap": -1}, "--session_gap is -1"),
-        ({"preset": "Baby", "year": 2023}, "--year is 2023"),
-        ({"preset": "Baby", "repeats": "last"}, "--repeats is last"),
-        ({"preset": "Baby", "core": 0}, "--core is 0"),
-        ({"preset": "Baby", "min_session": 1}, "--min_session 1"),
-        ({"preset": "Baby", "require": "colour"}, "--require names colour"),
-        ({"preset": "Baby", "text_cols": "title,price"}, "--text_cols names price"),
-        (
-            {"reviews": "r", "dataset": "x", "sequences": True, "require": "row"},
-            "--require needs --meta",
-        ),
-    ],
-)
-def test_wrong_options_are_named(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        AmazonOptions.from_settings(settings)
 
 
 def test_own_files_and_a_gap_of_zero_from_the_command_line(options, tmp_path, capsys):

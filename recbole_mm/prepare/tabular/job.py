@@ -1,13 +1,11 @@
-"""Any table of interactions, and a table of items if there is one, to RecBole's atomic files."""
+"""A table of interactions, and a table of items if there is one, to RecBole's atomic files."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,85 +14,18 @@ from numpy.typing import NDArray
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.prices import parse_prices
 from recbole_mm.errors import ConfigError, DataError
-from recbole_mm.prepare.output import refuse_overwriting, write_dataset
+from recbole_mm.prepare.output import INTER_TYPES, counts, refuse_overwriting, write_dataset
 from recbole_mm.prepare.sessions import cut_by_gap, k_core, order_by_session
-from recbole_mm.prepare.tables import Table, read_table
-from recbole_mm.prepare.times import parse_times
+from recbole_mm.prepare.tabular.options import TableOptions
+from recbole_mm.prepare.tabular.table import Table, read_table
+from recbole_mm.prepare.tabular.times import parse_times
 
 logger = logging.getLogger(__name__)
 
 GAP_MINUTES = 30.0
-INTER_TYPES = {"session_id": "token", "item_id": "token", "timestamp": "float"}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _BAD_IN_ID = re.compile(r'["\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]')
 _BAD_IN_COLUMN = re.compile(r"[\s:,]+")
 _PAD = "[PAD]"
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """What stands where in the tables; the command line's options carry the same names."""
-
-    dataset: str
-    inter: str
-    session_col: str | None = None
-    user_col: str | None = None
-    item_col: str = "item_id"
-    time_col: str | None = None
-    timestamps: str | None = None
-    gap_minutes: float | None = None
-    items: str | None = None
-    items_item_col: str | None = None
-    text_cols: tuple[str, ...] = ()
-    price_col: str | None = None
-    min_session: int = 2
-    min_item: int = 1
-    source_note: str = ""
-    licence: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse options that contradict each other."""
-        if not _NAME.fullmatch(self.dataset):
-            raise ConfigError(
-                f"--dataset is {self.dataset!r}, expected a name of letters, digits, _ . and -."
-            )
-        if (self.session_col is None) == (self.user_col is None):
-            raise ConfigError(
-                "prepare tabular: give either --session_col=<column> or --user_col=<column> (with "
-                "--time_col and --gap_minutes, to cut users into sessions)."
-            )
-        if self.user_col and not self.time_col:
-            raise ConfigError("--user_col needs --time_col: sessions are cut at pauses.")
-        if self.gap_minutes is not None and not self.user_col:
-            raise ConfigError("--gap_minutes has no effect without --user_col. Leave it out.")
-        if self.timestamps and not self.time_col:
-            raise ConfigError("--timestamps has no effect without --time_col. Leave it out.")
-        if not self.items and (self.text_cols or self.price_col or self.items_item_col):
-            raise ConfigError("--text_cols, --price_col and --items_item_col need --items=<file>.")
-        if self.min_session < 2 or self.min_item < 1:
-            raise ConfigError(
-                f"--min_session is {self.min_session} (expected 2 or more, for a target) "
-                f"and --min_item is {self.min_item} (expected 1 or more)."
-            )
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> TableOptions:
-        """Build options from parsed command-line values, where None means the default.
-
-        Raises
-        ------
-        ConfigError
-            If an option is missing or contradicts another one.
-        """
-        for key in ("dataset", "inter"):
-            if settings.get(key) is None:
-                raise ConfigError(f"prepare tabular: --{key} is missing.")
-        names = {entry.name for entry in fields(cls)}
-        given = {k: v for k, v in settings.items() if k in names and v is not None}
-        if "text_cols" in given:
-            texts = (name.strip() for name in given["text_cols"].split(","))
-            given["text_cols"] = tuple(name for name in texts if name)
-        return cls(**given)
 
 
 def prepare_tabular(options: TableOptions, out: str | Path, force: bool = False) -> Path:
@@ -145,13 +76,13 @@ def _gap(options: TableOptions) -> float:
     return GAP_MINUTES if options.gap_minutes is None else options.gap_minutes
 
 
-def _interactions(options: TableOptions) -> tuple[pd.DataFrame, bool, dict[str, Any]]:
+def _interactions(options: TableOptions) -> tuple[pd.DataFrame, bool, dict[str, object]]:
     """Return the rows of the ``.inter`` file, whether their times are positions, and counts."""
     owner = options.session_col or options.user_col or ""
     columns = {"session": owner, "item": options.item_col, "time": options.time_col}
     wanted = list(dict.fromkeys(name for name in columns.values() if name))
     table = read_table(options.inter, wanted)
-    report: dict[str, Any] = {"rows_read": len(table.lines)}
+    report: dict[str, object] = {"rows_read": len(table.lines)}
     table = _drop_incomplete(table, columns, report)
     for column in (owner, options.item_col):
         _check_ids(table, column)
@@ -173,7 +104,7 @@ def _interactions(options: TableOptions) -> tuple[pd.DataFrame, bool, dict[str, 
 
 
 def _drop_incomplete(
-    table: Table, columns: Mapping[str, str | None], report: dict[str, Any]
+    table: Table, columns: Mapping[str, str | None], report: dict[str, object]
 ) -> Table:
     """Drop rows with an empty session, item or time and count them by the first reason."""
     complete = np.ones(len(table.lines), dtype=bool)
@@ -216,7 +147,7 @@ def _times(table: Table, options: TableOptions) -> tuple[NDArray[np.float64], bo
 
 
 def _filter_and_order(
-    frame: pd.DataFrame, options: TableOptions, report: dict[str, Any]
+    frame: pd.DataFrame, options: TableOptions, report: dict[str, object]
 ) -> pd.DataFrame:
     """Apply the k-core and put the rows in order."""
     sessions, items = frame["session_id"].factorize()[0], frame["item_id"].factorize()[0]
@@ -233,9 +164,7 @@ def _filter_and_order(
         "dropped_items_too_rare_or_of_short_sessions": dropped.items,
         "dropped_rows_of_these": dropped.rows,
         "rounds_of_dropping": dropped.rounds,
-        "sessions": int(rows["session_id"].nunique()),
-        "items": int(rows["item_id"].nunique()),
-        "interactions": len(rows),
+        **counts(rows),
     }
     return rows
 
@@ -247,7 +176,7 @@ def _tidy_numbers(values: NDArray) -> NDArray:
 
 
 def _items(
-    options: TableOptions, used: NDArray, report: dict[str, Any]
+    options: TableOptions, used: NDArray, report: dict[str, object]
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the rows and types of the ``.item`` file: items that occur, first row of each."""
     id_column = options.items_item_col or options.item_col
@@ -278,10 +207,10 @@ def _items(
 
 
 def _item_columns(
-    options: TableOptions, kept: pd.DataFrame, id_column: str, report: dict[str, Any]
+    options: TableOptions, kept: pd.DataFrame, id_column: str, report: dict[str, object]
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the columns under their final names with their types."""
-    columns: dict[str, Any] = {"item_id": kept[id_column]}
+    columns: dict[str, object] = {"item_id": kept[id_column]}
     types = {"item_id": "token"}
     for name in options.text_cols:
         if _column_name(name) in {*types, *INTER_TYPES, "price"}:

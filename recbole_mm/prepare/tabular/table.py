@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from recbole_mm.errors import DataError
 from recbole_mm.prepare.sessions import IntArray
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def _text_lines(path: Path) -> Iterator[str]:
             yield line
 
 
-def _open(path: Path, first: str, lines: Iterator[str]) -> tuple[list[str], Any]:
+def _open(path: Path, first: str, lines: Iterator[str]) -> tuple[list[str], Reader]:
     """Return the header's cells and a reader of the lines after it."""
     if not first.strip():
         raise DataError(f"{path}, line 1: empty. Expected a header line with the column names.")
@@ -109,7 +112,7 @@ def _open(path: Path, first: str, lines: Iterator[str]) -> tuple[list[str], Any]
     return [cell.strip() for cell in header], reader
 
 
-def _rows(path: Path, reader: Any) -> Iterator[list[str]]:
+def _rows(path: Path, reader: Reader) -> Iterator[list[str]]:
     """Yield rows that are not blank; the csv module's complaints become ours."""
     while True:
         try:

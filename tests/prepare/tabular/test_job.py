@@ -1,3 +1,5 @@
+"""Tables to a data set: sessions, items, times, and what is refused."""
+
 from __future__ import annotations
 
 import logging
@@ -9,8 +11,8 @@ import pytest
 from recbole_mm.data.atomic import read_atomic
 from recbole_mm.data.card import load_dataset_card
 from recbole_mm.errors import ConfigError, DataError
-from recbole_mm.prepare.tables import read_table
-from recbole_mm.prepare.tabular import TableOptions, prepare_tabular
+from recbole_mm.prepare.tabular.job import prepare_tabular
+from recbole_mm.prepare.tabular.options import TableOptions
 
 BASKETS = """basket,sku,when,qty
 b1,x,1700000200,1
@@ -222,25 +224,6 @@ def test_core_options(write, tmp_path):
     assert load_dataset_card(folder).report["dropped_items_too_rare_or_of_short_sessions"] == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"dataset": "../x"}, "--dataset"),
-        ({"session_col": None}, "either --session_col"),
-        ({"user_col": "u"}, "either --session_col"),
-        ({"session_col": None, "user_col": "u", "time_col": None}, "needs --time_col"),
-        ({"gap_minutes": 3.0}, "no effect without --user_col"),
-        ({"price_col": "cost"}, "need --items"),
-        ({"min_session": 1}, "--min_session is 1"),
-        ({"min_item": 0}, "--min_item is 0"),
-        ({"time_col": None, "timestamps": "real"}, "no effect without --time_col"),
-    ],
-)
-def test_contradicting_options(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        _options("i.csv", **changes)
-
-
 def test_insisting_on_a_kind_of_time(write, tmp_path):
     dates = write("i.csv", "basket,sku,when\np,a,2024-01-01\np,b,2024-01-02\n")
     with pytest.raises(DataError, match="holds dates"):
@@ -274,9 +257,3 @@ def test_a_row_shuffle_changes_nothing_but_ties(write, tmp_path):
     text = "basket,sku,when\n" + "\n".join(lines)
     other = prepare_tabular(_options(write("j.csv", text)), tmp_path / "o")
     assert (plain / "shop.inter").read_bytes() == (other / "shop.inter").read_bytes()
-
-
-def test_lines_of_a_table_with_cells_over_several_lines(write):
-    table = read_table(write("t.csv", 'a,b\n1,"x\ny"\n\n2,z\n'), ["b"])
-    assert table.frame["b"].tolist() == ["x\ny", "z"]
-    assert table.lines.tolist() == [3, 5]

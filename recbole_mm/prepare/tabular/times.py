@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recbole_mm.errors import DataError
-from recbole_mm.prepare.tables import Table
+from recbole_mm.prepare.tabular.table import Table
 
 # Seconds of 1973-03-03 and 2100-01-01: what lies outside is no time of an interaction.
 _EARLIEST, _LATEST = 1e8, 4_102_444_800.0
