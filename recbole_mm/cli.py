@@ -13,11 +13,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbole_mm import __version__, options, registry, yaml_files
 from recbole_mm.errors import ConfigError, MMError, TrainingError
+from recbole_mm.files import Plain
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Overrides = Mapping[str, Plain]
 _MEMORY = (
     "out of memory. Lower train_batch_size (rows per training step), eval_batch_size (scores take "
     "eval_batch_size x items x 4 bytes) or MAX_ITEM_LIST_LENGTH (items per session)"
@@ -137,10 +142,13 @@ def _list_option(
 
 
 def _command(
-    commands: Any, name: str, help_: str, handler: Callable[[Any, dict[str, Any]], int]
+    commands: Commands,
+    name: str,
+    help_: str,
+    handler: Callable[[argparse.Namespace, Overrides], int],
 ) -> argparse.ArgumentParser:
     """Add a sub-command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = commands.add_parser(
         name, help=help_, description=help_, epilog=_OVERRIDES, allow_abbrev=False
     )
     parser.set_defaults(handler=handler)
@@ -171,7 +179,7 @@ def _from_files(args: argparse.Namespace, key: str) -> str:
     return str(value)
 
 
-def _run(commands: Any) -> None:
+def _run(commands: Commands) -> None:
     """Add ``run``."""
     parser = _command(commands, "run", "Train and evaluate one model.", _handle_run)
     _common(parser)
@@ -186,7 +194,7 @@ def _run(commands: Any) -> None:
     )
 
 
-def _handle_run(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+def _handle_run(args: argparse.Namespace, overrides: Overrides) -> int:
     """Run, and print the result; or explain the configuration."""
     if args.resume:
         model, dataset = args.model or "", args.dataset or ""
@@ -202,9 +210,7 @@ def _handle_run(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     return 0
 
 
-def _explain(
-    model: str, dataset: str, args: argparse.Namespace, overrides: Mapping[str, Any]
-) -> int:
+def _explain(model: str, dataset: str, args: argparse.Namespace, overrides: Overrides) -> int:
     """Print one key, or every key a user may set."""
     from recbole_mm.config import MMConfig
 
@@ -214,7 +220,7 @@ def _explain(
     return 0
 
 
-def _compare(commands: Any) -> None:
+def _compare(commands: Commands) -> None:
     """Add ``compare``."""
     parser = _command(
         commands, "compare", "Run several models over several seeds and compare them.", _on_compare
@@ -239,16 +245,16 @@ def _compare(commands: Any) -> None:
     )
 
 
-def _on_compare(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    """Delegate to :mod:`recbole_mm.compare.plan`."""
-    from recbole_mm.compare.plan import compare_command
+def _on_compare(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Delegate to :mod:`recbole_mm.compare.execute`."""
+    from recbole_mm.compare.execute import compare_command
 
     if not (args.table_only and args.output):
         args.dataset = _from_files(args, "dataset")
     return compare_command(args, overrides)
 
 
-def _encode(commands: Any) -> None:
+def _encode(commands: Commands) -> None:
     """Add ``encode``; its options stand beside its steps."""
     from recbole_mm.encode.options import add_options
 
@@ -258,7 +264,7 @@ def _encode(commands: Any) -> None:
     add_options(parser)
 
 
-def _on_encode(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+def _on_encode(args: argparse.Namespace, overrides: Overrides) -> int:
     """Delegate to :mod:`recbole_mm.encode.cli`."""
     from recbole_mm.encode.cli import encode_command
 
@@ -266,7 +272,7 @@ def _on_encode(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     return encode_command(args, overrides)
 
 
-def _prepare(commands: Any) -> None:
+def _prepare(commands: Commands) -> None:
     """Add ``prepare``; its options stand beside its sources."""
     from recbole_mm.prepare.cli import add_arguments
 
@@ -275,7 +281,7 @@ def _prepare(commands: Any) -> None:
     add_arguments(parser)
 
 
-def _on_prepare(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+def _on_prepare(args: argparse.Namespace, overrides: Overrides) -> int:
     """Delegate to :mod:`recbole_mm.prepare.cli`, which also names unknown options."""
     from recbole_mm.prepare.cli import prepare_command
 
@@ -283,7 +289,7 @@ def _on_prepare(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     return prepare_command(args)
 
 
-def _audit(commands: Any) -> None:
+def _audit(commands: Commands) -> None:
     """Add ``audit``."""
     parser = _command(
         commands, "audit", "Check a data set and its split for leaks, and describe it.", _on_audit
@@ -291,7 +297,7 @@ def _audit(commands: Any) -> None:
     _common(parser, model=False)
 
 
-def _on_audit(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+def _on_audit(args: argparse.Namespace, overrides: Overrides) -> int:
     """Split the data set as configured, check it, and print its data sheet."""
     from recbole_mm.data.audit import data_sheet
     from recbole_mm.run.prepared import load_dataset
@@ -301,7 +307,7 @@ def _on_audit(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     return 0
 
 
-def _export(commands: Any) -> None:
+def _export(commands: Commands) -> None:
     """Add ``export``."""
     parser = _command(
         commands, "export", "Write the split as files that stock RecBole reads.", _on_export
@@ -310,7 +316,7 @@ def _export(commands: Any) -> None:
     _option(parser, "out", "folder for the files", required=True, metavar="FOLDER")
 
 
-def _on_export(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+def _on_export(args: argparse.Namespace, overrides: Overrides) -> int:
     """Split the data set as configured, and export it."""
     from recbole_mm.data.export import export_benchmark
     from recbole_mm.run.prepared import load_dataset
@@ -321,12 +327,12 @@ def _on_export(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     return 0
 
 
-def _doctor(commands: Any) -> None:
+def _doctor(commands: Commands) -> None:
     """Add ``doctor``."""
     _command(commands, "doctor", "Say what is installed, found and missing.", _on_doctor)
 
 
-def _on_doctor(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+def _on_doctor(args: argparse.Namespace, overrides: Overrides) -> int:
     """Delegate to :mod:`recbole_mm.doctor`."""
     from recbole_mm.doctor import doctor
 

@@ -34,11 +34,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbole_mm.errors import ConfigError
 
-_kept_alive: list[Any] = []
+if TYPE_CHECKING:
+    import torch
+    from recbole.data.interaction import Interaction
+    from recbole.model.abstract_recommender import AbstractRecommender
+    from torch import Tensor
+    from torch.utils.tensorboard import SummaryWriter
+
+_kept_alive: list[object] = []
 _log = logging.getLogger(__name__)
 
 
@@ -139,10 +146,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 class _SilentWriter:
     """Takes the calls of a TensorBoard writer and writes nothing."""
 
-    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
+    def add_scalar(self, *args: object, **kwargs: object) -> None:
         """Drop one number."""
 
-    def add_hparams(self, *args: Any, **kwargs: Any) -> None:
+    def add_hparams(self, *args: object, **kwargs: object) -> None:
         """Drop the settings."""
 
     def flush(self) -> None:
@@ -178,7 +185,7 @@ def private_tensorboard(folder: str | Path | None) -> Iterator[None]:
     """
     from recbole.trainer import trainer
 
-    def writer(logger: Any) -> Any:
+    def writer(logger: logging.Logger) -> SummaryWriter | _SilentWriter:
         if folder is None:
             return _SilentWriter()
         from torch.utils.tensorboard import SummaryWriter
@@ -197,13 +204,13 @@ def torchvision_fits() -> bool:
     """Return whether torchvision's compiled operators can be loaded into this torch."""
     import torch
 
-    load_library: Any = torch.ops.load_library
+    operators: Any = torch.ops
     spec = importlib.util.find_spec("torchvision")
     folder = Path(spec.origin).parent if spec and spec.origin else None
     for library in folder.glob("_C*") if folder else ():
         if library.suffix in (".so", ".pyd", ".dylib"):
             try:
-                load_library(str(library))
+                operators.load_library(str(library))
             except OSError:
                 return False
             return True
@@ -229,8 +236,8 @@ def prepare_torchvision() -> bool:
         return False
     import torch
 
-    make: Any = torch.library.Library
-    library = make("torchvision", "FRAGMENT")
+    declare: Any = torch.library.Library
+    library = declare("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     # The declaration lives as long as this object.
@@ -238,8 +245,8 @@ def prepare_torchvision() -> bool:
     return True
 
 
-def choose_device(gpu_id: int | str | None, use_gpu: bool) -> Any:
-    """Return the ``torch.device`` of a run.
+def choose_device(gpu_id: int | str | None, use_gpu: bool) -> torch.device:
+    """Return the device of a run.
 
     RecBole overwrites ``CUDA_VISIBLE_DEVICES`` with ``gpu_id``, and so takes a GPU that a scheduler
     gave to somebody else. Here ``gpu_id`` counts among the devices that are visible.
@@ -273,7 +280,7 @@ def choose_device(gpu_id: int | str | None, use_gpu: bool) -> Any:
     return torch.device("cuda", int(number))
 
 
-def loss_function(model: Any) -> Callable[[Any], Any] | None:
+def loss_function(model: AbstractRecommender) -> Callable[[Interaction], Tensor] | None:
     """Return the loss to train a model with, or None for its own ``calculate_loss``.
 
     BERT4Rec divides by the number of masked items. A small last batch of short histories may hold
@@ -282,7 +289,7 @@ def loss_function(model: Any) -> Callable[[Any], Any] | None:
     if type(model).__name__ != "BERT4Rec":
         return None
 
-    def loss(interaction: Any) -> Any:
+    def loss(interaction: Interaction) -> Tensor:
         if bool((interaction[model.MASK_INDEX] > 0).any()):
             return model.calculate_loss(interaction)
         return model.output_bias.sum() * 0.0

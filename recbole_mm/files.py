@@ -8,7 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
+
+# What JSON and YAML files hold, and what the command line gives.
+Plain: TypeAlias = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 # Names of the files in a run folder.
 RESULT, CONFIG, LOG = "result.json", "config.yaml", "run.log"

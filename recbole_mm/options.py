@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole_mm import yaml_files
 from recbole_mm.errors import ConfigError
+from recbole_mm.files import Plain
 
 
-def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(tokens: Sequence[str]) -> dict[str, Plain]:
     """Read ``--key=value`` and ``--key value`` into plain values (YAML: numbers, lists, true, ~).
 
     Raises
@@ -20,7 +22,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     ConfigError
         A token is no option, an option has no value, or a key is given twice with two values.
     """
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Plain] = {}
     waiting = list(tokens)
     while waiting:
         token = waiting.pop(0)
@@ -43,7 +45,13 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
 class Once(argparse.Action):
     """Store an option; a second time is accepted only with the same value."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: object,
+        option: str | None = None,
+    ) -> None:
         """Store the value, or refuse a second one."""
         before = getattr(namespace, self.dest)
         if before not in (self.default, values):
@@ -54,7 +62,9 @@ class Once(argparse.Action):
 class Flat(Once):
     """Like :class:`Once` for options whose several arguments are lists: joins them."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None
+    ) -> None:
         """Store the joined list."""
         super().__call__(parser, namespace, [word for part in values for word in part], option)
 

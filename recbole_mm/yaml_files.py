@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from recbole_mm.errors import ConfigError
+from recbole_mm.files import Plain
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -24,7 +25,9 @@ class PlainLoader(yaml.SafeLoader):
     A class of its own, because RecBole changes ``yaml.FullLoader`` for the whole process.
     """
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, object]:
         """Build a mapping, refusing a key that stands there twice."""
         seen: set[str] = set()
         for key_node, _ in node.value:
@@ -116,10 +119,10 @@ def load_yaml(file: str | Path) -> dict[str, Any]:
     return content
 
 
-def _parse(text: str, source: str) -> Any:
+def _parse(text: str, source: str) -> Plain:
     """Parse YAML text into plain values, or raise a ConfigError that names the source and line."""
     try:
-        return yaml.load(text, Loader=PlainLoader)
+        return cast(Plain, yaml.load(text, Loader=PlainLoader))
     except yaml.constructor.ConstructorError as error:
         raise ConfigError(
             f"{source}{_line(error)}: {error.problem}; only plain YAML values are accepted"
@@ -137,7 +140,7 @@ def _line(error: yaml.YAMLError) -> str:
     return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
 
-def parse_value(text: str, source: str = "command line") -> Any:
+def parse_value(text: str, source: str = "command line") -> Plain:
     """Read one value as YAML: ``5`` int, ``1e-3`` float, ``[1, 2]`` list, ``true`` bool, else text.
 
     Text that is no YAML, such as RecBole's interval ``[5,inf)``, stays text.

@@ -197,7 +197,7 @@ def test_plugins_are_loaded_first(
 
 def test_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[argparse.Namespace, dict]] = []
-    replace(monkeypatch, "compare.plan", compare_command=lambda *args: calls.append(args) or 1)
+    replace(monkeypatch, "compare.execute", compare_command=lambda *args: calls.append(args) or 1)
     models = "SRIM SRIM:preset=official,graph_source=leaky_all SASRec"
     argv = ["compare", f"--models={models}", "--dataset=X", "--seeds=0 1 2", "--jobs=2"]
     code = cli.main([*argv, "--seeds_for=SRIM=3 Pop=1", "--output=o", "--epochs=2"])

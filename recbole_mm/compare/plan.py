@@ -1,27 +1,21 @@
-"""Several models over several seeds on one split, each run in a process of its own.
+"""What a comparison consists of: rows as they are asked for, their runs, and ``plan.json``.
 
-A row is written ``Model``, ``Model:key=value,key=value`` or ``label=Model:key=value``. Every run
-has a folder named by label, seed and a hash of its settings, so that a comparison given again
-keeps what is done, resumes what was interrupted, and runs what failed or has changed.
+A row is written ``Model``, ``Model:key=value,key=value`` or ``label=Model:key=value``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from recbole_mm import yaml_files
-from recbole_mm.compare.jobs import Job, run_jobs
-from recbole_mm.compare.results import PLAN, read_rows
-from recbole_mm.compare.tables import write_report
+from recbole_mm.compare.jobs import Job
+from recbole_mm.compare.results import PLAN, Plan, PlannedRow
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import atomic_write, sha256_file
 
@@ -29,7 +23,7 @@ BASELINE = "SASRec"
 
 
 @dataclass(frozen=True)
-class Spec:
+class RowSpec:
     """A row as the user wrote it: label, model, and its own keys as text."""
 
     label: str
@@ -37,7 +31,7 @@ class Spec:
     keys: tuple[tuple[str, str], ...]
 
 
-def parse_row(text: str) -> Spec:
+def parse_row(text: str) -> RowSpec:
     """Read ``Model``, ``Model:key=value,key=value`` or ``label=Model:key=value``.
 
     A comma divides two keys only if ``name=`` follows, so ``SRIM:topk=[5,10],n_layers=2`` has two.
@@ -59,70 +53,39 @@ def parse_row(text: str) -> Spec:
     for name, _ in keys:
         if name in ("seed", "run_folder", "dataset", "model"):
             raise ConfigError(f"row {text!r} sets {name}, which the comparison itself decides.")
-    return Spec(label or text, model, keys)
+    return RowSpec(label or text, model, keys)
 
 
-def compare(
+def make_plan(
+    folder: Path,
     dataset: str,
     models: Sequence[str],
     seeds: Sequence[int],
+    seeds_for: Mapping[str, int],
     *,
-    seeds_for: Mapping[str, int] | None = None,
-    output: str | Path | None = None,
     config_files: Sequence[str | Path] = (),
     plugins: Sequence[str] = (),
-    overrides: Mapping[str, Any] | None = None,
-    jobs: int = 1,
-    baseline: str | None = None,
-) -> Path:
-    """Run every row with every seed, as far as not done yet, and write the tables.
-
-    Parameters
-    ----------
-    dataset
-        Name of the data set.
-    models
-        Rows, see :func:`parse_row`.
-    seeds
-        Seeds of every row.
-    seeds_for
-        Number of seeds of single rows, by label or model: that many of ``seeds`` from the left.
-    output
-        Folder of plan, runs, logs and tables; ``saved/compare/<dataset>`` if empty.
-    config_files, plugins, overrides
-        Given to every run. A row's own keys win over ``overrides``.
-    jobs
-        Runs side by side; each gets its share of the processor's cores.
-    baseline
-        Label of the row the others are tested against; ``SASRec`` if there is such a row.
-
-    Returns
-    -------
-    Path
-        ``<output>/table.md``; ``table.csv`` is beside it. Failed runs are rows there, too.
+    overrides: Mapping[str, object],
+) -> list[tuple[RowSpec, list[Job]]]:
+    """Return the rows and the runs of each; the parameters are those of ``compare``.
 
     Raises
     ------
     ConfigError
-        A row, label, seed or key is wrong (found before anything is run), or the runs did not
-        rank the same rows with the same features.
+        A row, label, seed or key is wrong.
     """
-    folder = Path(output or Path("saved", "compare", dataset))
     common = _common_arguments(dataset, config_files, plugins)
     specs = _parse_rows(models)
-    shared = {key: as_argument(value) for key, value in (overrides or {}).items()}
+    shared = {key: as_argument(value) for key, value in overrides.items()}
     for spec in specs:
         _check_row(spec, dataset, config_files, shared)
-    plan = [
+    return [
         (spec, [_job(folder, spec, seed, common, shared, config_files) for seed in chosen])
-        for spec, chosen in zip(specs, _seeds(specs, seeds, seeds_for or {}), strict=True)
+        for spec, chosen in zip(specs, _seeds(specs, seeds, seeds_for), strict=True)
     ]
-    _write_plan(folder, plan, _baseline(specs, baseline))
-    run_jobs([job for _, row in plan for job in row], jobs)
-    return write_report(folder)
 
 
-def _parse_rows(models: Sequence[str]) -> list[Spec]:
+def _parse_rows(models: Sequence[str]) -> list[RowSpec]:
     specs = [parse_row(text) for text in models]
     labels = [spec.label for spec in specs]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
@@ -133,7 +96,7 @@ def _parse_rows(models: Sequence[str]) -> list[Spec]:
 
 
 def _seeds(
-    specs: Sequence[Spec], seeds: Sequence[int], seeds_for: Mapping[str, int]
+    specs: Sequence[RowSpec], seeds: Sequence[int], seeds_for: Mapping[str, int]
 ) -> list[list[int]]:
     """Return the seeds of each row."""
     unknown = set(seeds_for) - {name for spec in specs for name in (spec.label, spec.model)}
@@ -147,7 +110,14 @@ def _seeds(
     return [list(seeds[:count]) for count in counts]
 
 
-def _baseline(specs: Sequence[Spec], wanted: str | None) -> str | None:
+def baseline_of(specs: Sequence[RowSpec], wanted: str | None) -> str | None:
+    """Return the label of the row that the others are tested against, or None.
+
+    Raises
+    ------
+    ConfigError
+        There is no row of the wanted label.
+    """
     labels = [spec.label for spec in specs]
     if wanted and wanted not in labels:
         raise ConfigError(f"baseline {wanted!r} is no row; the rows are {', '.join(labels)}.")
@@ -155,7 +125,7 @@ def _baseline(specs: Sequence[Spec], wanted: str | None) -> str | None:
 
 
 def _check_row(
-    spec: Spec, dataset: str, config_files: Sequence[str | Path], shared: Mapping[str, str]
+    spec: RowSpec, dataset: str, config_files: Sequence[str | Path], shared: Mapping[str, str]
 ) -> None:
     """Find a misspelt model, key or value now rather than hours later."""
     from recbole_mm.config import MMConfig
@@ -181,7 +151,7 @@ def _common_arguments(
     return arguments
 
 
-def as_argument(value: Any) -> str:
+def as_argument(value: object) -> str:
     """Return text that the command line reads back as ``value``."""
     if isinstance(value, str) and yaml_files.parse_value(value) == value:
         return value
@@ -190,7 +160,7 @@ def as_argument(value: Any) -> str:
 
 def _job(
     folder: Path,
-    spec: Spec,
+    spec: RowSpec,
     seed: int,
     common: Sequence[str],
     shared: Mapping[str, str],
@@ -210,10 +180,11 @@ def _job(
     return Job(spec.label, seed, arguments, folder / "runs" / name, folder / "logs" / f"{name}.log")
 
 
-def _write_plan(
-    folder: Path, plan: Sequence[tuple[Spec, Sequence[Job]]], baseline: str | None
+def write_plan(
+    folder: Path, plan: Sequence[tuple[RowSpec, Sequence[Job]]], baseline: str | None
 ) -> None:
-    rows = [
+    """Write ``plan.json``, from which the tables know rows, runs and logs."""
+    rows: list[PlannedRow] = [
         {
             "label": spec.label,
             "model": spec.model,
@@ -229,32 +200,6 @@ def _write_plan(
         }
         for spec, jobs in plan
     ]
+    written: Plan = {"baseline": baseline, "rows": rows}
     with atomic_write(folder / PLAN) as stream:
-        json.dump({"baseline": baseline, "rows": rows}, stream, indent=1)
-
-
-def compare_command(args: Any, overrides: Mapping[str, Any]) -> int:
-    """Run ``recbole-mm compare``; return 1 if a run failed, else 0.
-
-    ``--table_only`` writes the tables again from the result files, without running anything.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    output = Path(args.output or Path("saved", "compare", args.dataset))
-    if args.table_only:
-        table = write_report(output, args.baseline)
-    else:
-        table = compare(
-            args.dataset,
-            args.models,
-            args.seeds or [2020],
-            seeds_for=args.seeds_for,
-            output=output,
-            config_files=args.config_files,
-            plugins=args.plugins,
-            overrides=overrides,
-            jobs=args.jobs,
-            baseline=args.baseline,
-        )
-    print(table.read_text(encoding="utf-8"))
-    print(f"written to {table} and {table.with_suffix('.csv')}")
-    return int(any(row.failed for row in read_rows(output)[0]))
+        json.dump(written, stream, indent=1)

@@ -10,14 +10,38 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from recbole_mm.errors import ConfigError
-from recbole_mm.run.record import Record, feature_source, read_result
+from recbole_mm.run.record import Record, marks, read_result
 
 PLAN = "plan.json"
+
+
+class PlannedRun(TypedDict):
+    """One run in ``plan.json``; paths are relative to the comparison's folder."""
+
+    seed: int
+    folder: str
+    log: str
+    command: list[str]
+
+
+class PlannedRow(TypedDict):
+    """One row in ``plan.json``."""
+
+    label: str
+    model: str
+    runs: list[PlannedRun]
+
+
+class Plan(TypedDict):
+    """The content of ``plan.json``: the rows, and the label of the one they are tested against."""
+
+    baseline: str | None
+    rows: list[PlannedRow]
 
 
 @dataclass(frozen=True)
@@ -62,17 +86,14 @@ class Row:
     @property
     def marks(self) -> str:
         """``LEAKY``, ``SYNTHETIC``, and ``RANDOM`` or ``SHUFFLED`` features, if true of a run."""
-        names = ("leaky", "synthetic")
-        found = [name.upper() for name in names if any(r[name] for r in self.records)]
-        sources = {feature_source(record) for record in self.records} - {"real"}
-        return " ".join([*found, *(f"{source.upper()} FEATURES" for source in sorted(sources))])
+        return " ".join(dict.fromkeys(mark for record in self.records for mark in marks(record)))
 
 
 def _at(record: Record, path: Sequence[str]) -> float:
-    found: Any = record
+    found: object = record
     for key in path:
         found = found.get(key, {}) if isinstance(found, dict) else {}
-    return float("nan") if isinstance(found, dict) else float(found)
+    return float(found) if isinstance(found, (int, float)) else float("nan")
 
 
 def read_rows(folder: str | Path) -> tuple[list[Row], str | None]:
@@ -88,7 +109,7 @@ def read_rows(folder: str | Path) -> tuple[list[Row], str | None]:
     folder = Path(folder)
     if not (folder / PLAN).is_file():
         raise ConfigError(f"{folder} holds no {PLAN}; expected the --out folder of a comparison.")
-    plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    plan: Plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     rows = [
         Row(row["label"], tuple(_attempt(folder, run) for run in row["runs"]))
         for row in plan["rows"]
@@ -96,7 +117,7 @@ def read_rows(folder: str | Path) -> tuple[list[Row], str | None]:
     return rows, plan["baseline"]
 
 
-def _attempt(folder: Path, run: Record) -> Attempt:
+def _attempt(folder: Path, run: PlannedRun) -> Attempt:
     log = folder / run["log"]
     record = read_result(folder / run["folder"])
     error = "" if record else last_error(log)

@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from recbole_mm.errors import ConfigError
 from recbole_mm.evaluation.ranking import gains
 from recbole_mm.evaluation.significance import Difference, holm, interval, paired_difference
 from recbole_mm.files import atomic_write
+from recbole_mm.run.record import Record, marks
 
 TABLE, CSV = "table.md", "table.csv"
 _PROTOCOL = (
@@ -70,16 +70,17 @@ def _caption(rows: Sequence[Row]) -> str:
     records = [record for row in rows for record in row.records]
     first, counts = records[0], records[0]["counts"]
     warnings = {
-        "synthetic": "**SYNTHETIC: generated sessions, which say nothing of real shoppers.**",
-        "leaky": "**LEAKY: rows marked so use test information in training, on purpose.**",
+        "SYNTHETIC": "generated sessions, which say nothing of real shoppers.",
+        "LEAKY": "rows marked so use test information in training, on purpose.",
     }
+    marked = {mark for record in records for mark in marks(record)}
     split = ", ".join(
         f"{key} {first['config'][key]}" for key in _PROTOCOL if key in first["config"]
     )
     return "\n\n".join(
         [
             f"# Comparison on {first['dataset']}",
-            *(text for mark, text in warnings.items() if any(r[mark] for r in records)),
+            *(f"**{mark}: {text}**" for mark, text in warnings.items() if mark in marked),
             f"{len(first['ranks']['rank'])} test rows "
             f"({counts.get('test_cold_targets', 0)} with a target unseen in training), "
             f"{counts.get('items', 'all')} candidates each, all ranked. Test metrics of the epoch "
@@ -92,7 +93,7 @@ def _caption(rows: Sequence[Row]) -> str:
     )
 
 
-def _software(records: Sequence[dict[str, Any]]) -> list[str]:
+def _software(records: Sequence[Record]) -> list[str]:
     """Return the versions and devices of all runs; two of one package show that they differ."""
     pairs = {(name, r["versions"][name]) for r in records for name in r["versions"]}
     devices = {f"device {r['device']}" for r in records if "device" in r}
@@ -199,7 +200,7 @@ def _groups(rows: Sequence[Row], main: str) -> dict[tuple[str, str], int]:
     for row in rows:
         for record in row.records:
             for division, groups in record.get("slices", {}).items():
-                sizes = {name: group["n"] for name, group in groups.items() if main in group}
+                sizes = {name: int(group["n"]) for name, group in groups.items() if main in group}
                 found.setdefault(division, {}).update(sizes)
     return {
         (division, name): found[division][name]
@@ -286,8 +287,8 @@ def comma_separated(rows: Sequence[Row], baseline: str | None) -> str:
     return text.getvalue()
 
 
-def _flat(row: Row, main: str, compared: tuple[Difference, float] | None) -> dict[str, Any]:
-    flat: dict[str, Any] = {
+def _flat(row: Row, main: str, compared: tuple[Difference, float] | None) -> dict[str, object]:
+    flat: dict[str, object] = {
         "label": row.label,
         "seeds": len(row.records),
         "failed": len(row.failed),

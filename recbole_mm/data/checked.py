@@ -31,7 +31,7 @@ def save_checked(
         If the folder cannot be written.
     """
     solid = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    stamped = {**metadata, "checksum": _checksum(solid, metadata)}
+    stamped = {**metadata, "checksum": array_digest(solid, _header(metadata))}
     # One entry, because safetensors writes several in random order and bytes should repeat.
     note = {_ENTRY: json.dumps(stamped, sort_keys=True)}
     with atomic_write(path, "wb") as stream:
@@ -56,16 +56,20 @@ def load_checked(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
         raise ValueError(f"not a readable safetensors file ({error})") from error
     if not isinstance(metadata, dict):
         raise ValueError("its metadata is no table")
-    if metadata.pop("checksum", "") != _checksum(arrays, metadata):
+    if metadata.pop("checksum", "") != array_digest(arrays, _header(metadata)):
         raise ValueError("its checksum does not fit its content")
     return arrays, metadata
 
 
-def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    """Return the SHA-256 over metadata and over names, types, shapes and bytes of the arrays."""
-    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+def _header(metadata: Mapping[str, str]) -> str:
+    return json.dumps(dict(metadata), sort_keys=True)
+
+
+def array_digest(arrays: Mapping[str, np.ndarray], header: str) -> str:
+    """Return the SHA-256 over a header and over names, types, shapes and bytes of arrays."""
+    digest = hashlib.sha256(header.encode())
     for name in sorted(arrays):
-        array = arrays[name]
+        array = np.ascontiguousarray(arrays[name])
         digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode())
         digest.update(array.data)
     return digest.hexdigest()

@@ -1,13 +1,7 @@
 """Metrics of the parts of a model's score, and of scores it could have given instead.
 
-A model takes part by defining one or both of
-
-``score_parts(interaction)``
-    A dictionary of scores ``(B, n_items)`` by name, for example of its ID and its text branch. An
-    empty one says that these settings have no parts.
-``score_variants(interaction)``
-    Pairs of a name and scores ``(B, n_items)``, for example one per weight of a fusion. A generator
-    keeps one table of scores in memory at a time.
+A model takes part by being a :class:`~recbole_mm.evaluation.hooks.HasScoreParts`, a
+:class:`~recbole_mm.evaluation.hooks.HasScoreVariants`, or both.
 
 Rows, candidates and the treatment of ties are those of the run's own metrics: every item but
 padding is ranked, by counting.
@@ -16,13 +10,19 @@ padding is ranked, by counting.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from recbole_mm.errors import TrainingError
+from recbole_mm.evaluation.hooks import HasScoreParts, HasScoreVariants
 from recbole_mm.evaluation.ranking import RankCollector, metrics_from_ranks
+
+if TYPE_CHECKING:
+    from recbole.data.dataloader import FullSortEvalDataLoader
+    from recbole.data.interaction import Interaction
+    from recbole.model.abstract_recommender import AbstractRecommender
 
 # The model's own score stands beside its parts under this name.
 WHOLE = "whole"
@@ -34,7 +34,10 @@ PartMetrics = dict[str, dict[str, float]]
 
 
 def part_metrics(
-    model: Any, loader: Any, topk: Iterable[int], metrics: Iterable[str]
+    model: AbstractRecommender,
+    loader: FullSortEvalDataLoader,
+    topk: Iterable[int],
+    metrics: Iterable[str],
 ) -> PartMetrics:
     """Compute the metrics of a model's whole score and of each of its parts.
 
@@ -59,10 +62,10 @@ def part_metrics(
     TrainingError
         A part has another shape than ``(B, n_items)``, or a score is NaN or +inf.
     """
-    if not callable(getattr(model, "score_parts", None)):
+    if not isinstance(model, HasScoreParts):
         return {}
 
-    def named(interaction: Any) -> Iterator[tuple[str, Tensor]]:
+    def named(interaction: Interaction) -> Iterator[tuple[str, Tensor]]:
         parts = model.score_parts(interaction)
         if parts:
             yield WHOLE, model.full_sort_predict(interaction).view(len(interaction), -1)
@@ -72,19 +75,22 @@ def part_metrics(
 
 
 def variant_metrics(
-    model: Any, loader: Any, topk: Iterable[int], metrics: Iterable[str]
+    model: AbstractRecommender,
+    loader: FullSortEvalDataLoader,
+    topk: Iterable[int],
+    metrics: Iterable[str],
 ) -> PartMetrics:
     """Compute the metrics of each of a model's ``score_variants``; see :func:`part_metrics`."""
-    if not callable(getattr(model, "score_variants", None)):
+    if not isinstance(model, HasScoreVariants):
         return {}
     return _metrics(model, loader, model.score_variants, list(topk), list(metrics))
 
 
 @torch.no_grad()
 def _metrics(
-    model: Any,
-    loader: Any,
-    named: Callable[[Any], NamedScores],
+    model: AbstractRecommender,
+    loader: FullSortEvalDataLoader,
+    named: Callable[[Interaction], NamedScores],
     topk: list[int],
     metrics: list[str],
 ) -> PartMetrics:
@@ -98,7 +104,7 @@ def _metrics(
     return {name: found.metrics(topk, metrics) for name, found in collected.items()}
 
 
-def _check(model: Any, name: str, scores: Tensor, rows: int) -> None:
+def _check(model: AbstractRecommender, name: str, scores: Tensor, rows: int) -> None:
     shape = (rows, model.n_items)
     if tuple(scores.shape) != shape:
         fault = f"shape {tuple(scores.shape)}, expected {shape}"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from recbole_mm.data.checked import load_checked, save_checked
+from recbole_mm.data.checked import array_digest, load_checked, save_checked
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +17,9 @@ _FORMAT = "recbole_mm.derived/1"
 Arrays = dict[str, np.ndarray]
 
 
-def fingerprint(arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> str:
+def fingerprint(arrays: Mapping[str, np.ndarray], settings: Mapping[str, object]) -> str:
     """Return the SHA-256 of arrays (names, types, shapes, bytes) and of plain settings."""
-    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
+    return array_digest(arrays, json.dumps(dict(settings), sort_keys=True))
 
 
 def derived(

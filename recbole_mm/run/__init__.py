@@ -2,6 +2,7 @@
 
 from recbole_mm.run.execute import run
 from recbole_mm.run.prepared import Prepared, prepare
-from recbole_mm.run.record import RunResult, format_result
+from recbole_mm.run.record import RunResult
+from recbole_mm.run.report import format_result
 
 __all__ = ["Prepared", "RunResult", "format_result", "prepare", "run"]

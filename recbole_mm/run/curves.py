@@ -8,10 +8,11 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recbole_mm.evaluation.parts import WHOLE
 from recbole_mm.files import atomic_write
+from recbole_mm.trainer.history import EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ CURVES_TABLE, CURVES_PICTURE = "curves.csv", "curves.png"
 # Order of the columns; whatever else a record holds stands after these.
 _FIRST = ("epoch", "branch", "learning_rate", "loss", "valid", "parts")
 
-History = Sequence[Mapping[str, Any]]
+History = Sequence[EpochRecord]
 
 
 def write_curves(history: History, folder: Path, metric: str) -> None:
@@ -66,8 +67,8 @@ def table(history: History) -> str:
     return text.getvalue()
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(values: Mapping[str, object], before: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for name, value in values.items():
         path = f"{before}{name}"
         flat |= _flat(value, f"{path}/") if isinstance(value, Mapping) else {path: value}

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -20,7 +19,7 @@ from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.prepared import Prepared, prepare
-from recbole_mm.run.record import RunResult, record_of
+from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
 from recbole_mm.trainer.base import trainer_class
 
@@ -33,7 +32,7 @@ def run(
     model: str,
     dataset: str,
     config_files: Sequence[str | Path] = (),
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
     resume: str | Path | None = None,
 ) -> RunResult:
     """Train a model, select the epoch on validation, test once, and write the result.
@@ -91,8 +90,8 @@ def run_folder(config: MMConfig) -> Path:
 
 
 def _resumed(
-    folder: Path, overrides: dict[str, Any]
-) -> tuple[str, str, list[Path], dict[str, Any]]:
+    folder: Path, overrides: dict[str, object]
+) -> tuple[str, str, list[Path], dict[str, object]]:
     """Return model, data set, files and overrides of an interrupted run."""
     stored = folder / CONFIG
     if not stored.is_file() or not (folder / LAST).is_file():
@@ -122,7 +121,7 @@ def _write_config(config: MMConfig, folder: Path) -> None:
         yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
 
 
-def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> dict[str, Any]:
+def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
     """Fit, test once with the best weights of validation, study, and return the record."""
     config, model = prepared.config, prepared.model
     trainer = trainer_class(prepared.spec, config.model_class)(config, model)
@@ -133,8 +132,8 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> dict[str,
     start = time.perf_counter()
     test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
-    record = record_of(prepared, trainer, valid, test)
-    record |= after_training(prepared, trainer, folder)
+    outcome = outcome_of(prepared, trainer, valid, test)
+    record: Record = {**outcome, **after_training(prepared, trainer, folder)}
     record["seconds"] |= trainer.seconds
     return record
 

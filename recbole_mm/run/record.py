@@ -1,4 +1,4 @@
-"""The record of a run: what is kept of it on disk, and how it is shown."""
+"""The record of a run: what is kept of it on disk, in ``result.json``."""
 
 from __future__ import annotations
 
@@ -8,26 +8,87 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 import torch
 
 from recbole_mm import __version__
 from recbole_mm.errors import DataError
-from recbole_mm.evaluation.parts import CROSS_ENTROPY
-from recbole_mm.evaluation.ranking import from_ranks, gains
-from recbole_mm.evaluation.significance import interval
-from recbole_mm.evaluation.slices import slice_metrics
-from recbole_mm.files import RESULT, atomic_write
+from recbole_mm.evaluation.parts import PartMetrics
+from recbole_mm.evaluation.ranking import from_ranks
+from recbole_mm.evaluation.slices import Slices, slice_metrics
+from recbole_mm.files import RESULT, Plain, atomic_write
+from recbole_mm.trainer.history import EpochRecord
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
     from recbole_mm.run.prepared import Prepared
     from recbole_mm.trainer.base import MMTrainerMixin
 
-Record = dict[str, Any]
 _PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "sentence-transformers")
+
+Metrics = dict[str, float]
+
+
+class Fingerprint(TypedDict):
+    """Hashes of what was ranked: sessions and candidates, and each modality's vectors."""
+
+    data: str
+    features: dict[str, str]
+
+
+class Ranks(TypedDict):
+    """Session and rank of the target of each test row."""
+
+    session: list[str]
+    rank: list[int]
+
+
+class Subject(TypedDict):
+    """Who ran on what: names, marks, seed, fingerprint, versions, settings."""
+
+    model: str
+    preset: str
+    dataset: str
+    synthetic: bool
+    leaky: bool
+    seed: int
+    fingerprint: Fingerprint
+    counts: dict[str, int]
+    versions: dict[str, str]
+    device: str
+    config: dict[str, Plain]
+    command: list[str]
+
+
+class Outcome(Subject):
+    """What training and test gave, besides."""
+
+    status: str
+    valid: Metrics
+    test: Metrics
+    slices: Slices
+    epochs_run: int
+    best_epoch: int
+    seconds: dict[str, float]
+    parameters: int
+    peak_memory_mb: float
+    history: list[EpochRecord]
+    ranks: Ranks
+    tied: int
+
+
+class Studies(TypedDict, total=False):
+    """What was looked at after training, as far as the model has it; by ``valid`` and ``test``."""
+
+    parts: dict[str, PartMetrics]
+    variants: dict[str, PartMetrics]
+    diagnostics: dict[str, float]
+
+
+class Record(Outcome, Studies):
+    """The content of ``result.json``; ``docs/protocols.md`` explains the keys."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +100,19 @@ class RunResult:
     folder
         The run folder.
     record
-        Plain values; ``docs/protocols.md`` lists the keys. Metrics are not rounded.
+        Plain values. Metrics are not rounded.
     """
 
     folder: Path
-    record: dict[str, Any]
+    record: Record
 
     @property
-    def test(self) -> dict[str, float]:
+    def test(self) -> Metrics:
         """Test metrics of the epoch that was best on validation."""
         return self.record["test"]
 
     @property
-    def valid(self) -> dict[str, float]:
+    def valid(self) -> Metrics:
         """Validation metrics of that epoch."""
         return self.record["valid"]
 
@@ -61,8 +122,10 @@ class RunResult:
             json.dump(self.record, stream, indent=1, sort_keys=True, default=_plain)
 
 
-def record_of(prepared: Prepared, trainer: MMTrainerMixin, valid: Any, test: Any) -> dict[str, Any]:
-    """Return the record of a run that was trained and tested, without its total time.
+def outcome_of(
+    prepared: Prepared, trainer: MMTrainerMixin, valid: Metrics, test: Metrics
+) -> Outcome:
+    """Return what a run gave that was trained and tested, without its total time.
 
     Parameters
     ----------
@@ -76,7 +139,7 @@ def record_of(prepared: Prepared, trainer: MMTrainerMixin, valid: Any, test: Any
     config, model = prepared.config, prepared.model
     return {
         "status": "ok",
-        **_identity(prepared),
+        **_subject(prepared),
         "valid": valid,
         "test": test,
         "slices": slice_metrics(
@@ -98,8 +161,7 @@ def record_of(prepared: Prepared, trainer: MMTrainerMixin, valid: Any, test: Any
     }
 
 
-def _identity(prepared: Prepared) -> dict[str, Any]:
-    """Return who ran on what: names, marks, seed, fingerprint, versions, settings."""
+def _subject(prepared: Prepared) -> Subject:
     config, dataset, model = prepared.config, prepared.dataset, prepared.model
     features = dataset.item_features
     return {
@@ -121,7 +183,7 @@ def _identity(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _ranks(dataset: SessionDataset, ranks: Any) -> dict[str, list[Any]]:
+def _ranks(dataset: SessionDataset, ranks: np.ndarray) -> Ranks:
     """Return the test rows' sessions and the ranks of their targets."""
     sessions = dataset.session_tokens(dataset.rows("test").session)
     return {"session": sessions, "rank": [int(rank) for rank in ranks]}
@@ -145,80 +207,24 @@ def peak_memory_mb() -> float:
     return host + device
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Plain:
     """Turn NumPy scalars into Python numbers for JSON."""
     if hasattr(value, "item"):
-        return value.item()
+        return cast(Plain, value.item())
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
-def format_result(result: RunResult) -> str:
-    """Return the result as text: metrics on validation and test, and what they rest on."""
-    record = result.record
-    marks = "".join(f" [{mark}]" for mark in ("SYNTHETIC", "LEAKY") if record[mark.lower()])
-    if (source := feature_source(record)) != "real":
-        marks += f" [{source.upper()} FEATURES]"
-    counts = record["counts"]
-    lines = [f"{record['model']} ({record['preset']}) on {record['dataset']}{marks}", ""]
-    lines += [f"{'':<10}{'valid':>10}{'test':>10}   95 % interval of test"]
-    for name, value in record["test"].items():
-        valid = record["valid"][name]
-        lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {_test_interval(record, name)}"]
-    lines += _shown_parts(record) + _shown_diagnostics(record)
-    seconds = record["seconds"]
-    lines += [
-        "",
-        f"{counts['test_rows']} test rows ({counts['test_cold_targets']} with a target unseen in "
-        f"training), {counts['items']} candidates, seed {record['seed']}",
-        f"best epoch {record['best_epoch']} of {record['epochs_run']}, "
-        f"{seconds['train']:.1f} s training, {seconds['total']:.1f} s in all, "
-        f"{record['parameters']:,} parameters, {record['peak_memory_mb']:.0f} MiB",
-        f"fingerprint {record['fingerprint']['data'][:16]} (same sessions, rows and candidates)",
-        f"run folder {result.folder}",
-    ]
-    return "\n".join(lines)
+def marks(record: Record) -> list[str]:
+    """Return what a reader must not overlook.
 
-
-def _shown_parts(record: dict[str, Any]) -> list[str]:
-    """Return the metric that chose the epoch for each part and variant of the score."""
-    metric = str(record["config"]["valid_metric"]).lower()
-    lines = []
-    for kind in ("parts", "variants"):
-        found = record.get(kind, {})
-        if not any(metric in values for values in found.get("test", {}).values()):
-            continue
-        wide = max(len(name) for name in (kind, *found["test"])) + 2
-        lines += ["", f"{kind:<{wide}}{metric:>10}{metric:>10}{'ce':>10}{'ce':>10}"]
-        lines += [" " * wide + f"{'valid':>10}{'test':>10}" * 2]
-        for name, test in found["test"].items():
-            both = (found["valid"][name], test)
-            cells = [values[key] for key in (metric, CROSS_ENTROPY) for values in both]
-            lines.append(f"{name:<{wide}}" + "".join(f"{cell:>10.4f}" for cell in cells))
-    return lines
-
-
-def _shown_diagnostics(record: dict[str, Any]) -> list[str]:
-    """Return the model's diagnostics, one per line."""
-    found = record.get("diagnostics", {})
-    wide = max(map(len, found), default=0)
-    lines = [f"{name:<{wide}}  {value:>12.6g}" for name, value in found.items()]
-    return ["", "diagnostics", *lines] if lines else []
-
-
-def _test_interval(record: dict[str, Any], name: str) -> str:
-    """Return the 95 % interval of a test metric over sessions, by bootstrap."""
-    metric, _, cut = name.partition("@")
-    if not from_ranks([metric]):
-        return "-"
-    values = gains(np.array(record["ranks"]["rank"]), metric, int(cut))
-    low, high = interval(values, record["ranks"]["session"])
-    return f"{low:.4f} to {high:.4f}"
-
-
-def feature_source(record: Record) -> str:
-    """Return what the item vectors of a run were; ``real`` also for a run that used none."""
-    used = record["fingerprint"]["features"]
-    return str(record["config"].get("feature_source", "real")) if used else "real"
+    ``LEAKY``, ``SYNTHETIC``, and ``RANDOM FEATURES`` or ``SHUFFLED FEATURES`` if the run used item
+    vectors and they were not the real ones.
+    """
+    found = {"LEAKY": record["leaky"], "SYNTHETIC": record["synthetic"]}
+    source = str(record["config"].get("feature_source", "real"))
+    if record["fingerprint"]["features"]:
+        found[f"{source.upper()} FEATURES"] = source != "real"
+    return [mark for mark, true in found.items() if true]
 
 
 def read_result(run_folder: Path) -> Record | None:
@@ -233,7 +239,8 @@ def read_result(run_folder: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); remove it to run again.") from error
-    return record if isinstance(record, dict) and record.get("status") == "ok" else None
+    ended_well = isinstance(found, dict) and found.get("status") == "ok"
+    return cast(Record, found) if ended_well else None

@@ -1,7 +1,7 @@
 """What every run looks into once after training, with the best weights, besides its metrics.
 
-A new study is one more call in :func:`after_training`. It may return entries of ``result.json`` and
-write files into the run folder.
+A new study is one more call in :func:`after_training`. It may add an entry to ``result.json``
+(:class:`~recbole_mm.run.record.Studies`) and write files into the run folder.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recbole_mm.errors import TrainingError
-from recbole_mm.evaluation.parts import part_metrics, variant_metrics
+from recbole_mm.evaluation.hooks import HasDiagnostics
+from recbole_mm.evaluation.parts import PartMetrics, part_metrics, variant_metrics
 from recbole_mm.evaluation.ranking import from_ranks
 from recbole_mm.run.cases import write_cases
 from recbole_mm.run.curves import write_curves
+from recbole_mm.run.record import Studies
 
 if TYPE_CHECKING:
     from recbole_mm.run.prepared import Prepared
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def after_training(prepared: Prepared, trainer: MMTrainerMixin, folder: Path) -> dict[str, Any]:
+def after_training(prepared: Prepared, trainer: MMTrainerMixin, folder: Path) -> Studies:
     """Make all studies and return their entries of ``result.json``.
 
     Parameters
@@ -44,33 +46,41 @@ def after_training(prepared: Prepared, trainer: MMTrainerMixin, folder: Path) ->
         What the model's hooks return is of no use.
     """
     start = time.perf_counter()
-    found = {**scores_apart(prepared), "diagnostics": diagnostics(prepared)}
+    found = scores_apart(prepared)
+    if numbers := diagnostics(prepared):
+        found["diagnostics"] = numbers
     write_curves(trainer.history, folder, prepared.config["valid_metric"].lower())
     write_cases(prepared, folder)
     passed = time.perf_counter() - start
     trainer.seconds["studies"] = trainer.seconds.get("studies", 0.0) + passed
-    return {name: value for name, value in found.items() if value}
+    return found
 
 
-def scores_apart(prepared: Prepared) -> dict[str, Any]:
+def scores_apart(prepared: Prepared) -> Studies:
     """Return ``parts`` and ``variants`` of the score on validation and test, as far as there are.
 
     ``part_metrics: none`` leaves both out.
     """
-    config, model = prepared.config, prepared.model
-    loaders = {"valid": prepared.valid, "test": prepared.test}
-    if config["part_metrics"] == "none":
-        return {}
-    topk, metrics = config["topk"], from_ranks(config["metrics"])
-    found: dict[str, Any] = {}
-    for name, compute in (("parts", part_metrics), ("variants", variant_metrics)):
-        computed = {part: compute(model, loader, topk, metrics) for part, loader in loaders.items()}
-        found[name] = computed if all(computed.values()) else {}
+    found: Studies = {}
+    if prepared.config["part_metrics"] == "none":
+        return found
+    if parts := _of_both(prepared, part_metrics):
+        found["parts"] = parts
+    if variants := _of_both(prepared, variant_metrics):
+        found["variants"] = variants
     return found
 
 
+def _of_both(prepared: Prepared, compute: Callable[..., PartMetrics]) -> dict[str, PartMetrics]:
+    """Compute metrics on validation and test; none if the model has none on one of them."""
+    config, loaders = prepared.config, {"valid": prepared.valid, "test": prepared.test}
+    topk, metrics = config["topk"], from_ranks(config["metrics"])
+    found = {part: compute(prepared.model, rows, topk, metrics) for part, rows in loaders.items()}
+    return found if all(found.values()) else {}
+
+
 def diagnostics(prepared: Prepared) -> dict[str, float]:
-    """Return what the model's own ``diagnostics(train_data, valid_data)`` says.
+    """Return what the model says about itself, see :class:`HasDiagnostics`.
 
     Numbers by name; those that are not finite are left out with a warning. Test data are not handed
     over, so that nobody can tune on them.
@@ -80,14 +90,14 @@ def diagnostics(prepared: Prepared) -> dict[str, float]:
     TrainingError
         The hook does not return a dictionary.
     """
-    hook = getattr(prepared.model, "diagnostics", None)
-    if not callable(hook):
+    model = prepared.model.eval()
+    # A model may keep something of its own under this name.
+    if not (isinstance(model, HasDiagnostics) and callable(model.diagnostics)):
         return {}
-    prepared.model.eval()
-    found = hook(prepared.train, prepared.valid)
+    found: object = model.diagnostics(prepared.train, prepared.valid)
     if not isinstance(found, Mapping):
         raise TrainingError(
-            f"{type(prepared.model).__name__}.diagnostics returned a {type(found).__name__}, "
+            f"{type(model).__name__}.diagnostics returned a {type(found).__name__}, "
             "expected a dictionary of numbers by name."
         )
     numbers = {str(name): float(value) for name, value in found.items()}

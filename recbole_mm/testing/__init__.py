@@ -12,7 +12,6 @@ import difflib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from recbole_mm.errors import ConfigError, MMError
 from recbole_mm.testing import scoring, training
@@ -60,7 +59,7 @@ class ContractError(MMError):
 
 def check_model(
     model: str | type,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
     checks: Sequence[str] | None = None,
     *,
     known_unused: Sequence[str] = (),

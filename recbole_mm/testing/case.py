@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
 from recbole_mm import registry
 from recbole_mm.config import MMConfig
@@ -21,13 +23,19 @@ from recbole_mm.data.atomic import write_atomic
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.itememb import itememb_path, write_itememb
 from recbole_mm.run.prepared import Prepared, needed_modalities, prepare
-from recbole_mm.trainer.base import trainer_class
+from recbole_mm.trainer.base import MMTrainerMixin, trainer_class
 
 MAX_LENGTH = 8
 # Items 0, 12, 24, ... have no features, no class and no price.
 UNDESCRIBED = 12
 _TRAINED = 0.7
 _WIDTH = 12
+
+
+# Weights, and the tensors that a model declares besides.
+Snapshot = tuple[dict[str, Tensor], dict[str, Tensor]]
+# What calculate_loss gives (one loss or its parts) or full_sort_predict (scores).
+Given = Tensor | tuple[Tensor, ...]
 
 
 class Failed(Exception):  # noqa: N818 (not an error of its own: check_model turns it into one)
@@ -152,14 +160,14 @@ class Fit:
     """
 
     prepared: Prepared
-    trainer: Any
+    trainer: MMTrainerMixin
     losses: list[tuple[float, ...]] = field(default_factory=list)
     training: list[bool] = field(default_factory=list)
     evaluating: list[bool] = field(default_factory=list)
     error: Exception | None = None
 
     @property
-    def model(self) -> Any:
+    def model(self) -> AbstractRecommender:
         """The trained model."""
         return self.prepared.model
 
@@ -183,13 +191,13 @@ class Case:
     """
 
     model: str | type
-    overrides: Mapping[str, Any]
+    overrides: Mapping[str, object]
     folder: Path
     known_unused: Sequence[str] = ()
     overfit: Overfit = Overfit()
     _runs: int = 0
 
-    def config(self, toy: Toy, **changes: Any) -> MMConfig:
+    def config(self, toy: Toy, **changes: object) -> MMConfig:
         """Return the configuration of a short run on a data set, with a run folder of its own."""
         self._runs += 1
         base = {
@@ -203,14 +211,14 @@ class Case:
         }
         return MMConfig(self.model, toy.name, (), {**base, **self.overrides, **changes})
 
-    def prepare(self, toy: Toy = SMALL, **changes: Any) -> Prepared:
+    def prepare(self, toy: Toy = SMALL, **changes: object) -> Prepared:
         """Write the data set if need be; build data, loaders and model."""
         config = self.config(toy, **changes)
         if not (self.folder / toy.name).is_dir():
             write_toy(self.folder, toy, needed_modalities(config, ("text", "image")))
         return prepare(config)
 
-    def fit(self, toy: Toy = SMALL, **changes: Any) -> Fit:
+    def fit(self, toy: Toy = SMALL, **changes: object) -> Fit:
         """Train from scratch with the package's trainer, validating after each epoch."""
         prepared = self.prepare(toy, **changes)
         trainer = trainer_class(prepared.spec, type(prepared.model))(
@@ -249,7 +257,7 @@ class Case:
         history, length = data.item_id_list_field, data.item_list_length_field
         return Fields(data.uid_field, data.iid_field, history, length)
 
-    def twin(self, model: Any = None) -> Any:
+    def twin(self, model: AbstractRecommender | None = None) -> AbstractRecommender:
         """Return a new model object with the weights of ``model`` (default: the trained one)."""
         prepared = self.trained.prepared
         source = prepared.model if model is None else model
@@ -278,12 +286,15 @@ class Case:
 
 
 def _watch(
-    model: Any, method: str, modes: list[bool], results: list[tuple[float, ...]] | None = None
+    model: AbstractRecommender,
+    method: str,
+    modes: list[bool],
+    results: list[tuple[float, ...]] | None = None,
 ) -> None:
     """Note ``model.training`` before and after each call of a method, and what it returns."""
-    original: Callable[[Any], Any] = getattr(model, method)
+    original: Callable[[Interaction], Given] = getattr(model, method)
 
-    def noted(interaction: Any) -> Any:
+    def noted(interaction: Interaction) -> Given:
         modes.append(bool(model.training))
         result = original(interaction)
         modes.append(bool(model.training))
@@ -295,7 +306,7 @@ def _watch(
     setattr(model, method, noted)
 
 
-def snapshot(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def snapshot(model: AbstractRecommender) -> Snapshot:
     """Return copies of a model's weights and of what it declares besides them."""
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     other = model.other_parameter() or {}
@@ -303,21 +314,21 @@ def snapshot(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, copies
 
 
-def restore(model: Any, state: tuple[dict[str, Tensor], dict[str, Any]]) -> None:
+def restore(model: AbstractRecommender, state: Snapshot) -> None:
     """Put a snapshot into a model."""
     model.load_state_dict(state[0])
     model.load_other_parameter({name: value.clone() for name, value in state[1].items()})
 
 
-def scores(model: Any, batch: Interaction) -> Tensor:
+def scores(model: AbstractRecommender, batch: Interaction) -> Tensor:
     """Return the model's scores as a new tensor ``(B, n_items)``."""
     with torch.no_grad():
         return model.full_sort_predict(batch).detach().clone().view(len(batch), -1)
 
 
-def total(loss: Any) -> Tensor:
+def total(loss: Given) -> Tensor:
     """Return the sum of the parts that ``calculate_loss`` gave."""
-    parts: tuple[Tensor, ...] = loss if isinstance(loss, tuple) else (loss,)
+    parts = loss if isinstance(loss, tuple) else (loss,)
     return torch.stack([part.reshape(()) for part in parts]).sum()
 
 
@@ -332,10 +343,10 @@ def backward(loss: Tensor) -> None:
         torch.autograd.backward(loss)
 
 
-def step(model: nn.Module, batch: Interaction, optimizer: Any) -> float:
+def step(model: AbstractRecommender, batch: Interaction, optimizer: Optimizer) -> float:
     """Make one training step and return the loss."""
     optimizer.zero_grad()
-    loss = total(model.calculate_loss(batch))  # type: ignore[operator]
+    loss = total(model.calculate_loss(batch))
     backward(loss)
     optimizer.step()
     return float(loss.detach())

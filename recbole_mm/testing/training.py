@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
-from typing import Any
 
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from recbole_mm.evaluation.hooks import HasStartEpoch
 from recbole_mm.files import LAST
 from recbole_mm.testing.case import (
     OTHER_TEST,
@@ -85,7 +87,7 @@ def check_save_load(case: Case) -> str | None:
     fit, other = case.trained, case.prepare(seed=77)
     trainer = trainer_class(other.spec, type(other.model))(other.config, other.model)
     trainer.load_model(fit.trainer.run_folder / LAST, other.train)
-    loaded: Any = other.model.eval()
+    loaded = other.model.eval()
     weights = fit.model.state_dict()
     different = [k for k, v in loaded.state_dict().items() if not torch.equal(v, weights[k])]
     if different:
@@ -108,7 +110,7 @@ def check_gradients(case: Case) -> str | None:
         return _NO_GRADIENTS
     model = case.twin().train()
     for epoch, batch in enumerate(case.train_batches()[:_GRADIENT_BATCHES]):
-        if hasattr(model, "start_epoch"):
+        if isinstance(model, HasStartEpoch):
             model.start_epoch(epoch)
         backward(total(model.calculate_loss(batch)))
     frozen = set(getattr(model, "frozen_parameters", ()))
@@ -129,7 +131,7 @@ def check_gradients(case: Case) -> str | None:
     return None
 
 
-def _matches(name: str, patterns: Any) -> bool:
+def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
@@ -143,7 +145,7 @@ def check_overfits(case: Case) -> str | None:
     hit = 0.0
     for epoch in range(goal.epochs):
         model.train()
-        if hasattr(model, "start_epoch"):
+        if isinstance(model, HasStartEpoch):
             model.start_epoch(epoch)
         for batch in case.train_batches(rows):
             step(model, batch, optimizer)
@@ -176,7 +178,7 @@ def _made_up_rows(case: Case) -> Interaction:
     return changed(rows, **columns, **{fields.length: torch.full_like(rows[fields.length], 3)})
 
 
-def _hit_at_1(model: Any, case: Case, rows: Interaction) -> float:
+def _hit_at_1(model: AbstractRecommender, case: Case, rows: Interaction) -> float:
     """Return the share of rows whose target has the highest score."""
     batch = case.batch(rows)
     table = scores(model, batch)
@@ -200,8 +202,12 @@ class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.numel, self.what = 0, "nothing"
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
@@ -220,7 +226,7 @@ def check_no_dense_square(case: Case) -> str | None:
     prepared = case.prepare(WIDE)
     n_items = prepared.dataset.item_num
     with LargestTensor() as largest:
-        model: Any = type(prepared.model)(prepared.config, prepared.train.dataset)
+        model: AbstractRecommender = type(prepared.model)(prepared.config, prepared.train.dataset)
         batch = next(iter(prepared.train))
         loss = total(model.train().calculate_loss(batch))
         if case.learns:
@@ -253,7 +259,7 @@ def check_no_test_information(case: Case) -> str | None:
     return None
 
 
-def _tensors(model: Any) -> dict[str, Tensor]:
+def _tensors(model: AbstractRecommender) -> dict[str, Tensor]:
     """Return all parameters and buffers, those outside of the state dict too."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: value.detach().to_dense() for name, value in named}

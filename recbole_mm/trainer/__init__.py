@@ -1,1 +1,1 @@
-"""trainer."""
+"""The training loop of every model: epochs, checkpoints, and evaluation inside a run."""

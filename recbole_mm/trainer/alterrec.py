@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from recbole_mm.trainer.base import MMTrainerMixin
+from recbole_mm.trainer.history import EpochRecord
+from recbole_mm.trainer.state import Stateful
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataloader import TrainDataLoader
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +40,7 @@ class AlterRecTrainer(MMTrainerMixin):
         One per trained branch.
     """
 
-    def __init__(self, config: Any, model: nn.Module) -> None:
+    def __init__(self, config: Config, model: nn.Module) -> None:
         super().__init__(config, model)
         self.optimizers = {name: self._optimizer_of(name) for name in self.model.branches}
         self.schedulers = {
@@ -44,7 +51,7 @@ class AlterRecTrainer(MMTrainerMixin):
         self._rate = 0.0
         self._warn_of_early_stop()
 
-    def _optimizer_of(self, name: str) -> Any:
+    def _optimizer_of(self, name: str) -> Optimizer:
         """Make the optimiser of a branch."""
         rate = self.config[f"{name}_learning_rate"]
         rate = self.config["learning_rate"] if rate is None else rate
@@ -63,12 +70,14 @@ class AlterRecTrainer(MMTrainerMixin):
                 f"{self.model.schedule.block}); training may stop before a branch's turn comes."
             )
 
-    def stateful(self) -> dict[str, Any]:
+    def stateful(self) -> dict[str, Stateful]:
         """Return both optimisers and both schedules."""
         optimizers = {f"{name}_optimizer": thing for name, thing in self.optimizers.items()}
         return {**optimizers, **{f"{name}_schedule": s for name, s in self.schedulers.items()}}
 
-    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+    def _train_epoch(
+        self, train_data: TrainDataLoader, epoch_idx: int, *args: object, **kwargs: object
+    ) -> float | tuple[float, ...]:
         """Train the branch whose turn it is, and move its learning rate on."""
         branch, negatives = self.model.plan
         # Gradients left from its partner's last step would count in clip_grad_norm.
@@ -84,8 +93,9 @@ class AlterRecTrainer(MMTrainerMixin):
         self.schedulers[branch].step()
         return total
 
-    def _track(self, epoch: int, record: dict[str, Any]) -> None:
+    def _track(self, epoch: int, record: EpochRecord) -> None:
         """Note in an epoch's record which branch was trained, and how."""
         branch, negatives = self.model.plan
-        record.update(branch=branch, negatives=negatives, learning_rate=self._rate)
+        record["branch"], record["negatives"] = branch, negatives
+        record["learning_rate"] = self._rate
         super()._track(epoch, record)

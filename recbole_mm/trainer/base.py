@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,10 +22,18 @@ from torch import Tensor, nn
 
 from recbole_mm import compat
 from recbole_mm.errors import ConfigError, TrainingError
+from recbole_mm.evaluation.hooks import HasLossNames, HasStartEpoch
 from recbole_mm.evaluation.ranking import RankCollector
 from recbole_mm.files import BEST, LAST
 from recbole_mm.trainer.evaluating import EvaluationMixin
+from recbole_mm.trainer.history import EpochRecord
 from recbole_mm.trainer.state import CheckpointMixin
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
+
+    from recbole_mm.registry import ModelSpec
 
 __all__ = ["MMTrainerMixin", "trainer_class"]
 
@@ -43,9 +51,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         RecBole's configuration. Read here: ``run_folder`` (``checkpoint_dir`` if empty),
         ``tensorboard``, ``part_metrics``, and what RecBole's trainer reads.
     model
-        The model. Optional members used: ``start_epoch(epoch)``, called before each epoch with
-        its number counted from 0; ``loss_names``, names of the parts that ``calculate_loss``
-        returns as a tuple.
+        The model; see :mod:`recbole_mm.evaluation.hooks` for what it may offer.
 
     Attributes
     ----------
@@ -54,10 +60,9 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
     tied
         Number of those targets that share their score with another candidate.
     history
-        One dictionary per epoch: ``epoch`` (from 1, as in messages), ``loss`` (mean per batch, by
-        part) and, if it was validated, ``valid``. With ``part_metrics: epoch`` also ``parts``, and
-        epoch 0, the untrained model. A trainer may add plain values in `_track`; ``branch`` shades
-        the curves of the run.
+        One record per epoch. With ``part_metrics: epoch`` also ``parts``, and epoch 0, the
+        untrained model. A trainer may add plain values in `_track`; ``branch`` shades the curves
+        of the run.
     best_epoch
         Epoch of ``best.safetensors``, counted from 0; -1 before the first.
     seconds
@@ -71,7 +76,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
     best_valid_score: float
     eval_step: int
 
-    def __init__(self, config: Any, model: nn.Module) -> None:
+    def __init__(self, config: Config, model: nn.Module) -> None:
         self.run_folder = Path(config["run_folder"] or config["checkpoint_dir"])
         tensorboard = self.run_folder / "tensorboard" if config["tensorboard"] else None
         # RecBole's constructor makes the folder that it finds here, wherever the run writes.
@@ -92,18 +97,18 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         self.saved_model_file = str(self.run_folder / BEST)
         self.ranks: np.ndarray = np.empty(0, dtype=np.int64)
         self.tied = 0
-        self.history: list[dict[str, Any]] = []
+        self.history: list[EpochRecord] = []
         self.seconds = {"train": 0.0, "eval": 0.0}
         self.best_epoch = -1
         self.stopped = False
         self._ranks = RankCollector()
-        self._epoch = self._batch = 0
+        self._epoch = self._batch = self._batches = 0
         self._identity = self._identify(None)
 
     def fit(
         self,
-        train_data: Any,
-        valid_data: Any = None,
+        train_data: TrainDataLoader,
+        valid_data: FullSortEvalDataLoader | None = None,
         verbose: bool = True,
         saved: bool = True,
         show_progress: bool = False,
@@ -140,7 +145,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             self._save(max(self.start_epoch, self.epochs) - 1, best=True)
         return self.best_valid_score, self.best_valid_result
 
-    def _begin(self, train_data: Any) -> None:
+    def _begin(self, train_data: TrainDataLoader) -> None:
         """Look at the training data before the first epoch, and finish a resume with it."""
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
@@ -148,10 +153,16 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         self._meet(train_data)
 
     def _run_epoch(
-        self, epoch: int, train: Any, valid: Any, verbose: bool, saved: bool, progress: bool
+        self,
+        epoch: int,
+        train: TrainDataLoader,
+        valid: FullSortEvalDataLoader | None,
+        verbose: bool,
+        saved: bool,
+        progress: bool,
     ) -> float | None:
         """Train, validate and save one epoch; return its validation score, if it has one."""
-        record: dict[str, Any] = {"epoch": epoch + 1, "loss": self._train(train, epoch, progress)}
+        record: EpochRecord = {"epoch": epoch + 1, "loss": self._train(train, epoch, progress)}
         self.history.append(record)
         level = logging.INFO if verbose else logging.DEBUG
         logger.log(level, f"epoch {epoch + 1}: training {_numbers(record['loss'])}")
@@ -167,11 +178,11 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             self._save(epoch, best=improved)
         return score
 
-    def _train(self, train_data: Any, epoch: int, progress: bool) -> dict[str, float]:
+    def _train(self, train_data: TrainDataLoader, epoch: int, progress: bool) -> dict[str, float]:
         """Train one epoch and return the mean loss per batch, by part."""
         start = time.perf_counter()
-        self._epoch, self._batch = epoch, 0
-        if hasattr(self.model, "start_epoch"):
+        self._epoch, self._batch, self._batches = epoch, 0, len(train_data)
+        if isinstance(self.model, HasStartEpoch):
             self.model.start_epoch(epoch)
         # RecBole's SINE turns anomaly detection on for everybody when it is imported, and any
         # sequential model of RecBole imports it: about twice the time for a check we make anyway.
@@ -183,10 +194,10 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         self.seconds["train"] += time.perf_counter() - start
         return self._loss_means(total)
 
-    def _loss_means(self, total: Any) -> dict[str, float]:
+    def _loss_means(self, total: float | tuple[float, ...] | None) -> dict[str, float]:
         """Turn RecBole's sums over the batches of an epoch into means, by name of the part."""
         parts = total if isinstance(total, tuple) else (total or 0.0,)
-        names = tuple(getattr(self.model, "loss_names", None) or ())
+        names = tuple(self.model.loss_names or ()) if isinstance(self.model, HasLossNames) else ()
         if len(names) != len(parts):
             names = tuple(f"loss{i + 1}" for i in range(len(parts))) if parts[1:] else ("loss",)
         return {
@@ -194,7 +205,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         }
 
     def _validate(
-        self, valid_data: Any, epoch: int, record: dict[str, Any], progress: bool
+        self, valid_data: FullSortEvalDataLoader, epoch: int, record: EpochRecord, progress: bool
     ) -> tuple[float, bool]:
         """Validate once; return the score and whether it is the best so far.
 
@@ -221,7 +232,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             state += "; training stops"
         return f"epoch {epoch + 1}: validation {_numbers(result)} ({state})"
 
-    def _track(self, epoch: int, record: dict[str, Any]) -> None:
+    def _track(self, epoch: int, record: EpochRecord) -> None:
         """Hand an epoch's numbers to TensorBoard and W&B where they are turned on.
 
         Comes before the checkpoint: what a trainer adds to the record here is stored with it.
@@ -231,8 +242,8 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             self.wandblogger.log_metrics({"epoch": epoch, **record["valid"]}, head="valid")
         if not self.config["tensorboard"]:
             return
-        for group in ("loss", "valid"):
-            for name, value in record.get(group, {}).items():
+        for group, values in (("loss", record["loss"]), ("valid", record.get("valid", {}))):
+            for name, value in values.items():
                 self.tensorboard.add_scalar(f"{group}/{name}", value, epoch)
         self.tensorboard.flush()
 
@@ -253,7 +264,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             return
         raise TrainingError(
             f"the training loss of {type(self.model).__name__} is {loss.detach().cpu().tolist()} "
-            f"in epoch {self._epoch + 1}, batch {self._batch} of {len(self._loader)} "
+            f"in epoch {self._epoch + 1}, batch {self._batch} of {self._batches} "
             f"(learning rate {self._learning_rate()}). {self._last_good()} Try a smaller "
             "learning_rate, clip_grad_norm={max_norm: 5}, enable_amp=False, and look for extreme "
             "values in the features with `recbole-mm audit`."
@@ -268,7 +279,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             )
 
 
-def trainer_class(spec: Any, model_class: type) -> type:
+def trainer_class(spec: ModelSpec, model_class: type) -> type:
     """Compose the trainer of a model: the mixin before RecBole's trainer or the model's own.
 
     Parameters
@@ -288,7 +299,7 @@ def trainer_class(spec: Any, model_class: type) -> type:
     ConfigError
         The model's trainer has a training procedure of its own and no :class:`MMTrainerMixin`.
     """
-    stock: Any = spec.load_trainer() or get_trainer(
+    stock: type[Trainer] = spec.load_trainer() or get_trainer(
         getattr(model_class, "type", None), model_class.__name__
     )
     if issubclass(stock, MMTrainerMixin):

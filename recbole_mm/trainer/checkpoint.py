@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,18 @@ from safetensors import SafetensorError
 from scipy import sparse
 from torch import Tensor
 
+from recbole_mm.data.checked import array_digest
 from recbole_mm.errors import CheckpointError
-from recbole_mm.files import atomic_write
+from recbole_mm.files import Plain, atomic_write
 
 FORMAT = "recbole_mm.checkpoint"
-VERSION = "1"
+VERSION = "2"
+# The versions of this package that wrote an older layout, by its number.
+_WRITERS = {"1": "recbole_mm 0.2.0 or older"}
 # A dictionary with this key is not a user's dictionary but the description of something else.
 TAG = "$"
+# A nested state. What its values may be is checked where it is stored, see :func:`pack`.
+State = dict[str, Any]
 _SHOWN = 5
 _BROKEN = (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError)
 
@@ -39,11 +44,11 @@ class _Packer:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
-    def pack(self, value: Any, path: str) -> Any:
+    def pack(self, value: object, path: str) -> Plain:
         if value is None or isinstance(value, (bool, str)):
             return value
         if isinstance(value, (int, np.integer, np.bool_)):
-            return value.item() if isinstance(value, np.generic) else int(value)
+            return bool(value) if isinstance(value, np.bool_) else int(value)
         if isinstance(value, (float, np.floating)):
             number = float(value)
             # JSON has no inf and nan; repr() of every other float is exact.
@@ -54,20 +59,21 @@ class _Packer:
             return self._sequence(value, path)
         return self._array(value, path)
 
-    def _mapping(self, value: Mapping[Any, Any], path: str) -> Any:
-        if all(isinstance(key, str) for key in value) and TAG not in value:
-            return {key: self.pack(item, f"{path}/{key}") for key, item in value.items()}
-        pairs = [
+    def _mapping(self, value: Mapping[object, object], path: str) -> Plain:
+        names = [key for key in value if isinstance(key, str)]
+        if len(names) == len(value) and TAG not in value:
+            return {name: self.pack(value[name], f"{path}/{name}") for name in names}
+        pairs: list[Plain] = [
             [self.pack(key, f"{path}/key"), self.pack(item, f"{path}/{key}")]
             for key, item in value.items()
         ]
         return {TAG: "dict", "pairs": pairs}
 
-    def _sequence(self, value: list[Any] | tuple[Any, ...], path: str) -> Any:
+    def _sequence(self, value: Sequence[object], path: str) -> Plain:
         items = [self.pack(item, f"{path}/{place}") for place, item in enumerate(value)]
         return items if isinstance(value, list) else {TAG: "tuple", "items": items}
 
-    def _array(self, value: Any, path: str) -> Any:
+    def _array(self, value: Any, path: str) -> Plain:
         if isinstance(value, Tensor):
             return self._tensor(value, path)
         if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
@@ -83,7 +89,7 @@ class _Packer:
             "arrays, numbers, text, None, and dictionaries or lists of them."
         )
 
-    def _tensor(self, value: Tensor, path: str) -> Any:
+    def _tensor(self, value: Tensor, path: str) -> Plain:
         if value.layout == torch.sparse_coo:
             value = value.detach().coalesce()
             parts = [value.indices(), value.values(), list(value.shape)]
@@ -104,7 +110,7 @@ class _Packer:
         return name
 
 
-def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
+def pack(state: object) -> tuple[Plain, dict[str, Tensor]]:
     """Split a nested state into a tree for JSON and named tensors.
 
     Known are dictionaries (any plain keys), lists, tuples, numbers, text, None, tensors (dense,
@@ -120,7 +126,7 @@ def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
     return packer.pack(state, ""), packer.tensors
 
 
-def unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+def unpack(tree: Plain, tensors: Mapping[str, Tensor]) -> Any:
     """Join what :func:`pack` split."""
     if isinstance(tree, list):
         return [unpack(item, tensors) for item in tree]
@@ -131,7 +137,7 @@ def unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     return _special(tree, tensors)
 
 
-def _special(tree: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _special(tree: State, tensors: Mapping[str, Tensor]) -> object:
     """Rebuild what JSON cannot say by itself."""
     kind = tree[TAG]
     if kind in ("tensor", "numpy"):
@@ -159,7 +165,7 @@ def _special(tree: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
     raise ValueError(f"unknown kind {kind!r}")
 
 
-def to_bytes(state: Mapping[str, Any]) -> bytes:
+def to_bytes(state: Mapping[str, object]) -> bytes:
     """Return a whole checkpoint file as bytes.
 
     Raises
@@ -174,7 +180,7 @@ def to_bytes(state: Mapping[str, Any]) -> bytes:
     return safetensors.torch.save(tensors, metadata)
 
 
-def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+def save_checkpoint(path: str | Path, state: Mapping[str, object]) -> None:
     """Write ``state`` to ``path``; a killed process leaves the old file or the whole new one.
 
     Raises
@@ -191,7 +197,7 @@ def write_checkpoint(path: str | Path, data: bytes) -> None:
         stream.write(data)
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
+def load_checkpoint(path: str | Path) -> State:
     """Read a checkpoint and verify its checksum. Arrays come back on the CPU.
 
     Raises
@@ -234,10 +240,11 @@ def _check_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, 
             f"{path} is a safetensors file but no checkpoint of recbole_mm "
             f"(its metadata says format={metadata.get('format')!r}, expected {FORMAT!r})."
         )
-    if metadata.get("version") != VERSION:
+    if (version := metadata.get("version", "none")) != VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint version {metadata.get('version')!r}; this package reads "
-            f"version {VERSION!r}. Use the package version that wrote it."
+            f"{path} was written by {_WRITERS.get(version, 'another version of recbole_mm')}: its "
+            f"layout is {version!r}, expected {VERSION!r}. Train again, or use the version that "
+            "wrote it."
         )
     if _digest(metadata["tree"], tensors) != metadata.get("sha256"):
         raise CheckpointError(
@@ -247,13 +254,13 @@ def _check_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, 
 
 
 def _digest(tree: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over the tree and, in the order of their names, all tensors."""
-    digest = hashlib.sha256(tree.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    """Return the SHA-256 over the tree and all tensors."""
+    # As bytes, because NumPy knows no bfloat16.
+    arrays = {
+        f"{name} {tensor.dtype} {tuple(tensor.shape)}": tensor.reshape(-1).view(torch.uint8).numpy()
+        for name, tensor in tensors.items()
+    }
+    return array_digest(arrays, tree)
 
 
 def vocabulary_hash(item_tokens: Iterable[object]) -> str:
@@ -261,7 +268,7 @@ def vocabulary_hash(item_tokens: Iterable[object]) -> str:
     return hashlib.sha256(json.dumps([str(token) for token in item_tokens]).encode()).hexdigest()
 
 
-def state_differences(model: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> list[str]:
+def state_differences(model: Mapping[str, object], checkpoint: Mapping[str, object]) -> list[str]:
     """Say how a checkpoint's weights differ from what a model expects; empty if they fit."""
     missing = [key for key in model if key not in checkpoint]
     unexpected = [key for key in checkpoint if key not in model]
@@ -274,7 +281,7 @@ def state_differences(model: Mapping[str, Any], checkpoint: Mapping[str, Any]) -
     return [f"{name}: {_some(keys)}" for name, keys in named.items() if keys]
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
+def _shape(value: object) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
@@ -283,7 +290,7 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def rng_state() -> dict[str, Any]:
+def rng_state() -> State:
     """Return the state of every random generator that training draws from."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
@@ -294,7 +301,7 @@ def rng_state() -> dict[str, Any]:
     }
 
 
-def set_rng_state(state: Mapping[str, Any]) -> None:
+def set_rng_state(state: State) -> None:
     """Put back what :func:`rng_state` returned; CUDA states only as far as devices exist."""
     torch.set_rng_state(state["torch"])
     np.random.set_state(state["numpy"])

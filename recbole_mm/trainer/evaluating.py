@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,17 @@ from recbole_mm.errors import TrainingError
 from recbole_mm.evaluation.parts import part_metrics
 from recbole_mm.evaluation.ranking import RankCollector, from_ranks
 from recbole_mm.trainer import checkpoint
+from recbole_mm.trainer.history import EpochRecord
+
+if TYPE_CHECKING:
+    from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
+    from recbole.data.interaction import Interaction
+    from torch import Tensor
+
+    # What RecBole's loaders give, and what its loop makes of it: the second is scores
+    # ``(B, n_items)``; the last two are row and item of each target.
+    Batch = tuple[Interaction, object, Tensor, Tensor]
+    Scored = tuple[Interaction, Tensor, Tensor, Tensor]
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +40,13 @@ class EvaluationMixin(Trainer):
     ranks: np.ndarray
     tied: int
     seconds: dict[str, float]
-    history: list[dict[str, Any]]
-    load_model: Any  # of CheckpointMixin
+    history: list[EpochRecord]
+    load_model: Callable[[str | Path, AbstractDataLoader | None], None]  # of CheckpointMixin
     _ranks: RankCollector
 
     def evaluate(
         self,
-        eval_data: Any,
+        eval_data: AbstractDataLoader | None,
         load_best_model: bool = True,
         model_file: str | Path | None = None,
         show_progress: bool = False,
@@ -68,13 +79,13 @@ class EvaluationMixin(Trainer):
             )
         return {name: float(value) for name, value in result.items()}
 
-    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+    def _full_sort_batch_eval(self, batched_data: Batch) -> Scored:
         return self._observe(super()._full_sort_batch_eval(batched_data))
 
-    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+    def _neg_sample_batch_eval(self, batched_data: Batch) -> Scored:
         return self._observe(super()._neg_sample_batch_eval(batched_data))
 
-    def _observe(self, batch: Any) -> Any:
+    def _observe(self, batch: Scored) -> Scored:
         """Check the scores of a batch and keep the ranks of its targets."""
         _, scores, positive_u, positive_i = batch
         if bool(scores.max() < torch.inf):  # False for NaN, too
@@ -87,7 +98,7 @@ class EvaluationMixin(Trainer):
             "Look for a division by zero or a logarithm of zero in full_sort_predict."
         )
 
-    def _validate_untrained(self, valid_data: Any) -> None:
+    def _validate_untrained(self, valid_data: FullSortEvalDataLoader | None) -> None:
         """Put the untrained model's metrics into the history as epoch 0 (``part_metrics: epoch``).
 
         Early stopping and the choice of the best epoch do not see it. A model that only counts,
@@ -98,12 +109,12 @@ class EvaluationMixin(Trainer):
         if not wanted or counts or self.history or self.start_epoch:
             return
         with _undisturbed(valid_data):
-            valid = self.evaluate(valid_data, load_best_model=False)
-        record: dict[str, Any] = {"epoch": 0, "loss": {}, "valid": valid}
+            valid = self.evaluate(valid_data, load_best_model=False) or {}
+        record: EpochRecord = {"epoch": 0, "loss": {}, "valid": valid}
         self._add_parts(valid_data, record)
         self.history.append(record)
 
-    def _add_parts(self, valid_data: Any, record: dict[str, Any]) -> None:
+    def _add_parts(self, valid_data: FullSortEvalDataLoader, record: EpochRecord) -> None:
         """Add the parts' validation metrics to an epoch's record where they are asked for."""
         if self.config["part_metrics"] != "epoch":
             return
@@ -118,7 +129,7 @@ class EvaluationMixin(Trainer):
 
 
 @contextmanager
-def _undisturbed(loader: Any) -> Iterator[None]:
+def _undisturbed(loader: AbstractDataLoader) -> Iterator[None]:
     """Leave all random generators as they were: what is only looked at must not change training."""
     state = checkpoint.rng_state()
     generator = getattr(loader, "generator", None)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from recbole_mm.errors import CheckpointError, TrainingError
 from recbole_mm.files import BEST, LAST
 from recbole_mm.trainer import checkpoint
+from recbole_mm.trainer.checkpoint import State
+
+if TYPE_CHECKING:
+    from recbole.data.dataloader import AbstractDataLoader, TrainDataLoader
+    from recbole.model.abstract_recommender import AbstractRecommender
 
 logger = logging.getLogger(__name__)
 
@@ -26,24 +33,37 @@ _COUNTERS = (
     "seconds",
 )
 
+# What a checkpoint must have in common with the run that reads it.
+Identity = dict[str, str | int]
+
+
+class Stateful(Protocol):
+    """An optimiser, a schedule, or whatever else has a state of its own."""
+
+    def state_dict(self) -> State:
+        """Return the state."""
+
+    def load_state_dict(self, state_dict: State) -> None:
+        """Put a state back."""
+
 
 class CheckpointMixin:
     """The part of a trainer that writes, loads and resumes checkpoints."""
 
-    model: Any
-    optimizer: Any
-    device: Any
+    model: AbstractRecommender
+    optimizer: Optimizer
+    device: torch.device
     run_folder: Path
     saved_model_file: str
     start_epoch: int
     valid_metric: str
     best_epoch: int
-    _identity: dict[str, Any]
-    _loader: Any = None
+    _identity: Identity
+    _loader: TrainDataLoader | None = None
     _kept: bool = False
-    _resumed: dict[str, Any] | None = None
+    _resumed: State | None = None
 
-    def stateful(self) -> dict[str, Any]:
+    def stateful(self) -> dict[str, Stateful]:
         """Return what has a state besides the model, by name.
 
         Each value has ``state_dict`` and ``load_state_dict``. A trainer with schedulers or more
@@ -80,7 +100,7 @@ class CheckpointMixin:
         logger.info(f"resuming {self.run_folder} with epoch {self.start_epoch + 1}")
         return self.start_epoch
 
-    def load_model(self, path: str | Path, data: Any = None) -> None:
+    def load_model(self, path: str | Path, data: AbstractDataLoader | None = None) -> None:
         """Load the weights of a checkpoint into the model.
 
         Parameters
@@ -97,7 +117,7 @@ class CheckpointMixin:
         """
         self._apply(path, checkpoint.load_checkpoint(path), data)
 
-    def _apply(self, path: str | Path, state: Mapping[str, Any], data: Any) -> None:
+    def _apply(self, path: str | Path, state: State, data: AbstractDataLoader | None) -> None:
         """Put a checkpoint's weights into the model if it is a checkpoint of this model."""
         expected = self._identify(data)
         weights = state.get("model", {})
@@ -108,9 +128,9 @@ class CheckpointMixin:
         self.model.load_state_dict(weights)
         self.model.load_other_parameter(_to_device(state["other"], self.device))
 
-    def _identify(self, data: Any) -> dict[str, Any]:
+    def _identify(self, data: AbstractDataLoader | None) -> Identity:
         """Return what a checkpoint must have in common with this model and these items."""
-        identity: dict[str, Any] = {"model": type(self.model).__name__}
+        identity: Identity = {"model": type(self.model).__name__}
         if data is not None:
             dataset = data.dataset
             tokens = dataset.field2id_token[dataset.iid_field]
@@ -118,7 +138,7 @@ class CheckpointMixin:
             identity["vocabulary"] = checkpoint.vocabulary_hash(tokens)
         return identity
 
-    def _meet(self, train_data: Any) -> None:
+    def _meet(self, train_data: TrainDataLoader) -> None:
         """Take note of the training data; finish a resume that has been waiting for it."""
         self._loader = train_data
         self._identity = {
@@ -149,7 +169,7 @@ class CheckpointMixin:
         for name in (BEST, LAST) if best else (LAST,):
             checkpoint.write_checkpoint(self.run_folder / name, data)
 
-    def _state(self, epoch: int) -> dict[str, Any]:
+    def _state(self, epoch: int) -> State:
         """Return everything that the rest of the training depends on."""
         generator = getattr(self._loader, "generator", None)
         return {
@@ -166,7 +186,7 @@ class CheckpointMixin:
             "loader": None if generator is None else generator.get_state(),
         }
 
-    def _load_stateful(self, states: Mapping[str, Any]) -> None:
+    def _load_stateful(self, states: Mapping[str, State]) -> None:
         things = self.stateful()
         found = {name: entry["class"] for name, entry in states.items()}
         expected = {name: type(thing).__name__ for name, thing in things.items()}
@@ -210,7 +230,7 @@ def _remove_unfinished(folder: Path) -> None:
             temporary.unlink()
 
 
-def _newest(folder: Path) -> tuple[Path, dict[str, Any]]:
+def _newest(folder: Path) -> tuple[Path, State]:
     """Return the newest checkpoint of a run folder that can be read, and its content."""
     last, best = folder / LAST, folder / BEST
     try:
@@ -222,7 +242,7 @@ def _newest(folder: Path) -> tuple[Path, dict[str, Any]]:
     return best, checkpoint.load_checkpoint(best)
 
 
-def _identity_differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+def _identity_differences(found: Mapping[str, object], expected: Identity) -> list[str]:
     return [
         f"{key}: checkpoint {_brief(found.get(key))}, here {_brief(value)}"
         for key, value in expected.items()
@@ -230,7 +250,7 @@ def _identity_differences(found: Mapping[str, Any], expected: Mapping[str, Any])
     ]
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
 
@@ -243,7 +263,7 @@ def _mismatch(path: str | Path, differences: list[str]) -> CheckpointError:
     )
 
 
-def _other_parameters(model: Any) -> dict[str, Any]:
+def _other_parameters(model: AbstractRecommender) -> State:
     """Return what the model declares besides its weights, as Pop does with its counts.
 
     Modules are left out: SASRecF and its like declare a layer whose weights are in the state
@@ -256,7 +276,7 @@ def _other_parameters(model: Any) -> dict[str, Any]:
     return {name: value for name, value in declared.items() if not isinstance(value, nn.Module)}
 
 
-def _to_device(value: Any, device: Any) -> Any:
+def _to_device(value: object, device: torch.device) -> object:
     """Move the tensors of a nested state to a device."""
     if isinstance(value, Tensor):
         return value.to(device)

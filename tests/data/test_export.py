@@ -23,8 +23,8 @@ from recbole_mm.registry import resolve
 from recbole_mm.trainer.base import trainer_class
 
 SETTINGS: dict[str, Any] = {
-    "hidden_size": 16, "n_layers": 1, "inner_size": 16, "epochs": 3, "train_batch_size": 64,
-    "learning_rate": 0.01, "MAX_ITEM_LIST_LENGTH": 4, "seed": 7, "metric_decimal_place": 8,
+    "hidden_size": 16, "n_layers": 1, "inner_size": 16, "epochs": 2, "train_batch_size": 64,
+    "learning_rate": 0.02, "MAX_ITEM_LIST_LENGTH": 4, "seed": 7, "metric_decimal_place": 8,
     "topk": [5], "valid_metric": "NDCG@5", "metrics": ["Hit", "MRR", "NDCG"], "use_gpu": False,
 }  # fmt: skip
 
@@ -33,10 +33,10 @@ def write_toy(folder: Path, token: str = "i{}") -> None:
     """Write sessions whose next item is often the following number, so that there is a signal."""
     rng = np.random.default_rng(0)
     lines = ["session_id:token\titem_id:token\ttimestamp:float"]
-    for k in range(300):
+    for k in range(200):
         item = int(rng.integers(0, 50))
         for place in range(int(rng.integers(2, 8))):
-            lines.append(f"s{k}\t{token.format(item)}\t{1_700_000_000 + 500 * k + place}")
+            lines.append(f"s{k}\t{token.format(item)}\t{1_700_000_000 + 750 * k + place}")
             item = (item + 1) % 50 if rng.random() < 0.7 else int(rng.integers(0, 50))
     lines.append(f"alone\t{token.format('rare')}\t1700000000")  # a candidate that is in no row
     (folder / "toy").mkdir()

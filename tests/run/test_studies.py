@@ -104,6 +104,8 @@ def test_diagnostics_see_training_and_validation_rows_only():
     assert diagnostics(prepared) == {"norm": 2.0, "share": 0.5}
     assert seen == ["train rows", "valid rows"] and not prepared.model.training
     assert diagnostics(prepared_with(None)) == {}
+    # A model's own attribute that happens to have the name.
+    assert diagnostics(prepared_with({"kept": 1.0})) == {}
 
 
 def test_diagnostics_that_are_not_finite_are_left_out(caplog):

@@ -27,6 +27,15 @@ def _load():
     return module
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Compute as the second processes do: the last bit of a sum depends on the threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def toy():
     """The module of tests/trainer/toy_run.py."""

@@ -155,11 +155,11 @@ def test_patience_below_two_cycles_is_announced(build, caplog):
 
 
 def test_twelve_epochs_are_seven_and_five_in_a_new_process(
-    start, finish, differences, states, tmp_path
+    script, start, finish, differences, states, tmp_path
 ):
     # Epochs 7 and 8 are one block of the text branch: the first part stops in its middle.
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    finish(start(SCRIPT, f"{whole},12", f"{halves},7"))
+    script.main(f"{whole},12", f"{halves},7")
     stopped = load_checkpoint(halves / LAST)
     assert (stopped["epoch"], stopped["history"][-1]["branch"]) == (6, "text")
     assert differences(states(whole), states(halves)) != []

@@ -177,8 +177,12 @@ def test_foreign_safetensors_and_other_versions(tmp_path, saved):
     safetensors.torch.save_file({"w": torch.ones(2)}, foreign)
     with pytest.raises(CheckpointError, match="no checkpoint of recbole_mm"):
         load_checkpoint(foreign)
-    saved.write_bytes(saved.read_bytes().replace(b'"version":"1"', b'"version":"9"'))
-    with pytest.raises(CheckpointError, match="version '9'"):
+    current = saved.read_bytes()
+    saved.write_bytes(current.replace(b'"version":"2"', b'"version":"9"'))
+    with pytest.raises(CheckpointError, match="written by another version .* '9', expected '2'"):
+        load_checkpoint(saved)
+    saved.write_bytes(current.replace(b'"version":"2"', b'"version":"1"'))
+    with pytest.raises(CheckpointError, match=r"written by recbole_mm 0\.2\.0.* Train again"):
         load_checkpoint(saved)
 
 

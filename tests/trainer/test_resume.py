@@ -12,21 +12,22 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_mm.errors import CheckpointError
-from recbole_mm.trainer.base import BEST, LAST, MMTrainerMixin
+from recbole_mm.files import BEST, LAST
+from recbole_mm.trainer.base import MMTrainerMixin
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 
 
 def test_six_epochs_are_three_and_three_in_a_new_process(
-    start, finish, differences, states, toy_data, tmp_path
+    toy, start, finish, differences, states, toy_data, tmp_path
 ):
     # BERT4Rec draws its masks from Python's generator, SASRec its dropout from torch's.
     models = ("SASRec", "BERT4Rec")
     whole = {model: tmp_path / f"{model}-whole" for model in models}
     parts = {model: tmp_path / f"{model}-parts" for model in models}
     halves = [f"{model},{parts[model]},3" for model in models]
-    finish(start(SCRIPT, toy_data, *(f"{model},{whole[model]},6" for model in models), *halves))
+    toy.main(toy_data, *(f"{model},{whole[model]},6" for model in models), *halves)
     for model in models:
         assert load_checkpoint(parts[model] / LAST)["epoch"] == 2
         assert differences(states(whole[model]), states(parts[model])) != []
@@ -48,17 +49,17 @@ def test_the_comparison_sees_one_bit(differences):
 
 
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(
-    start, finish, differences, states, toy_data, tmp_path
+    toy, start, differences, states, toy_data, tmp_path
 ):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    victim = start(SCRIPT, toy_data, f"SASRec,{killed},30")
+    victim = start(SCRIPT, toy_data, f"SASRec,{killed},16")
     while not (killed / LAST).exists() and victim.poll() is None:
         time.sleep(0.005)
     time.sleep(random.Random(4).uniform(0.0, 0.1))
     victim.kill()
     victim.communicate()
-    assert 0 <= load_checkpoint(killed / LAST)["epoch"] < 29
-    finish(start(SCRIPT, toy_data, f"SASRec,{killed},30,resume", f"SASRec,{whole},30"))
+    assert 0 <= load_checkpoint(killed / LAST)["epoch"] < 15
+    toy.main(toy_data, f"SASRec,{killed},16,resume", f"SASRec,{whole},16")
     assert differences(states(whole), states(killed)) == []
 
 

@@ -1,0 +1,106 @@
+"""Several models over several seeds on one split, each run in a process of its own.
+
+Every run has a folder named by label, seed and a hash of its settings, so that a comparison given
+again keeps what is done, resumes what was interrupted, and runs what failed or has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recbole_mm.compare.jobs import run_jobs
+from recbole_mm.compare.plan import baseline_of, make_plan, write_plan
+from recbole_mm.compare.results import read_rows
+from recbole_mm.compare.tables import write_report
+
+
+def compare(
+    dataset: str,
+    models: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    seeds_for: Mapping[str, int] | None = None,
+    output: str | Path | None = None,
+    config_files: Sequence[str | Path] = (),
+    plugins: Sequence[str] = (),
+    overrides: Mapping[str, object] | None = None,
+    jobs: int = 1,
+    baseline: str | None = None,
+) -> Path:
+    """Run every row with every seed, as far as not done yet, and write the tables.
+
+    Parameters
+    ----------
+    dataset
+        Name of the data set.
+    models
+        Rows, see :func:`recbole_mm.compare.plan.parse_row`.
+    seeds
+        Seeds of every row.
+    seeds_for
+        Number of seeds of single rows, by label or model: that many of ``seeds`` from the left.
+    output
+        Folder of plan, runs, logs and tables; ``saved/compare/<dataset>`` if empty.
+    config_files, plugins, overrides
+        Given to every run. A row's own keys win over ``overrides``.
+    jobs
+        Runs side by side; each gets its share of the processor's cores.
+    baseline
+        Label of the row the others are tested against; ``SASRec`` if there is such a row.
+
+    Returns
+    -------
+    Path
+        ``<output>/table.md``; ``table.csv`` is beside it. Failed runs are rows there, too.
+
+    Raises
+    ------
+    ConfigError
+        A row, label, seed or key is wrong (found before anything is run), or the runs did not
+        rank the same rows with the same features.
+    """
+    folder = Path(output or Path("saved", "compare", dataset))
+    plan = make_plan(
+        folder,
+        dataset,
+        models,
+        seeds,
+        seeds_for or {},
+        config_files=config_files,
+        plugins=plugins,
+        overrides=overrides or {},
+    )
+    write_plan(folder, plan, baseline_of([row for row, _ in plan], baseline))
+    run_jobs([job for _, planned in plan for job in planned], jobs)
+    return write_report(folder)
+
+
+def compare_command(args: argparse.Namespace, overrides: Mapping[str, object]) -> int:
+    """Run ``recbole-mm compare``; return 1 if a run failed, else 0.
+
+    ``--table_only`` writes the tables again from the result files, without running anything.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    output = Path(args.output or Path("saved", "compare", args.dataset))
+    if args.table_only:
+        table = write_report(output, args.baseline)
+    else:
+        table = compare(
+            args.dataset,
+            args.models,
+            args.seeds or [2020],
+            seeds_for=args.seeds_for,
+            output=output,
+            config_files=args.config_files,
+            plugins=args.plugins,
+            overrides=overrides,
+            jobs=args.jobs,
+            baseline=args.baseline,
+        )
+    print(table.read_text(encoding="utf-8"))
+    print(f"written to {table} and {table.with_suffix('.csv')}")
+    return int(any(row.failed for row in read_rows(output)[0]))

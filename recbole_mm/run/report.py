@@ -1,0 +1,73 @@
+"""A run's result as text, for the end of ``recbole-mm run``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recbole_mm.evaluation.parts import CROSS_ENTROPY
+from recbole_mm.evaluation.ranking import from_ranks, gains
+from recbole_mm.evaluation.significance import interval
+from recbole_mm.run.record import Record, RunResult, marks
+
+
+def format_result(result: RunResult) -> str:
+    """Return the result as text: metrics on validation and test, and what they rest on."""
+    record = result.record
+    marked = "".join(f" [{mark}]" for mark in marks(record))
+    counts = record["counts"]
+    lines = [f"{record['model']} ({record['preset']}) on {record['dataset']}{marked}", ""]
+    lines += [f"{'':<10}{'valid':>10}{'test':>10}   95 % interval of test"]
+    for name, value in record["test"].items():
+        valid = record["valid"][name]
+        lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {_test_interval(record, name)}"]
+    lines += _shown_parts(record) + _shown_diagnostics(record)
+    seconds = record["seconds"]
+    lines += [
+        "",
+        f"{counts['test_rows']} test rows ({counts['test_cold_targets']} with a target unseen in "
+        f"training), {counts['items']} candidates, seed {record['seed']}",
+        f"best epoch {record['best_epoch']} of {record['epochs_run']}, "
+        f"{seconds['train']:.1f} s training, {seconds['total']:.1f} s in all, "
+        f"{record['parameters']:,} parameters, {record['peak_memory_mb']:.0f} MiB",
+        f"fingerprint {record['fingerprint']['data'][:16]} (same sessions, rows and candidates)",
+        f"run folder {result.folder}",
+    ]
+    return "\n".join(lines)
+
+
+def _shown_parts(record: Record) -> list[str]:
+    """Return the metric that chose the epoch for each part and variant of the score."""
+    metric = str(record["config"]["valid_metric"]).lower()
+    lines = []
+    for kind, found in (
+        ("parts", record.get("parts", {})),
+        ("variants", record.get("variants", {})),
+    ):
+        if not any(metric in values for values in found.get("test", {}).values()):
+            continue
+        wide = max(len(name) for name in (kind, *found["test"])) + 2
+        lines += ["", f"{kind:<{wide}}{metric:>10}{metric:>10}{'ce':>10}{'ce':>10}"]
+        lines += [" " * wide + f"{'valid':>10}{'test':>10}" * 2]
+        for name, test in found["test"].items():
+            both = (found["valid"][name], test)
+            cells = [values[key] for key in (metric, CROSS_ENTROPY) for values in both]
+            lines.append(f"{name:<{wide}}" + "".join(f"{cell:>10.4f}" for cell in cells))
+    return lines
+
+
+def _shown_diagnostics(record: Record) -> list[str]:
+    """Return the model's diagnostics, one per line."""
+    found = record.get("diagnostics", {})
+    wide = max(map(len, found), default=0)
+    lines = [f"{name:<{wide}}  {value:>12.6g}" for name, value in found.items()]
+    return ["", "diagnostics", *lines] if lines else []
+
+
+def _test_interval(record: Record, name: str) -> str:
+    """Return the 95 % interval of a test metric over sessions, by bootstrap."""
+    metric, _, cut = name.partition("@")
+    if not from_ranks([metric]):
+        return "-"
+    values = gains(np.array(record["ranks"]["rank"]), metric, int(cut))
+    low, high = interval(values, record["ranks"]["session"])
+    return f"{low:.4f} to {high:.4f}"

@@ -1,0 +1,120 @@
+"""Whole comparisons with real processes: run, kept, resumed, interrupted, written again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+import recbole_mm
+from recbole_mm.compare import write_report
+from recbole_mm.compare.execute import compare_command
+from recbole_mm.compare.plan import as_argument
+from recbole_mm.compare.results import read_rows
+
+ROOT = Path(recbole_mm.__file__).parents[1]
+SMALL = {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    lines = ["session_id:token\titem_id:token\ttimestamp:float"]
+    for session in range(90):
+        for step in range(2 + session % 4):
+            seconds = 1_600_000_000 + 1000 * session + 60 * step
+            lines.append(f"s{session}\ti{(session + step * (1 + session % 3)) % 25}\t{seconds}")
+    (folder / "toy").mkdir()
+    (folder / "toy" / "toy.inter").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def arguments(data, output, **changes):
+    found = {
+        "dataset": "toy",
+        # The last row asks for a column that the data do not have.
+        "models": ["SASRec", "narrow=SASRec:hidden_size=4", "bad=SASRec:TIME_FIELD=when"],
+        "seeds": [1],
+        "seeds_for": {},
+        "output": str(output),
+        "config_files": [],
+        "plugins": [],
+        "jobs": 2,
+        "baseline": None,
+        "table_only": False,
+    }
+    return Namespace(**{**found, **changes}), {**SMALL, "data_path": str(data)}
+
+
+def test_a_real_comparison_is_run_kept_resumed_and_written_again(data, tmp_path, capsys):
+    args, overrides = arguments(data, tmp_path)
+    assert compare_command(args, overrides) == 1  # a run has failed
+    rows, baseline = read_rows(tmp_path)
+    assert baseline == "SASRec"
+    found = [(row.label, [a.seed for a in row.attempts], len(row.records)) for row in rows]
+    assert found == [("SASRec", [1], 1), ("narrow", [1], 1), ("bad", [1], 0)]
+    assert [row.records[0]["config"]["hidden_size"] for row in rows[:2]] == [8, 4]
+    error = rows[2].attempts[0].error
+    assert error.startswith("error: ") and "when" in error
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "## Paired comparison" in text and "| narrow | 1 |" in text
+    assert f"| bad | 1 | {error} |" in text
+    assert text in capsys.readouterr().out
+
+    # An interrupted run has a last checkpoint and no result: it is resumed. The others are kept.
+    expected = rows[0].records[0]
+    folder = next(tmp_path.glob("runs/SASRec-*"))
+    (folder / "result.json").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/narrow-*/result.json")}
+    del args.models[2]
+    assert compare_command(args, overrides) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 1
+    log = next(tmp_path.glob("logs/SASRec-*")).read_text(encoding="utf-8")
+    assert f"run --resume={folder}" in log
+    again = read_rows(tmp_path)[0][0].records[0]
+    for key in ("test", "valid", "ranks", "history", "fingerprint"):
+        assert again[key] == expected[key]
+
+    # The tables come from the results alone.
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    for name in ("table.md", "table.csv"):
+        (tmp_path / name).unlink()
+    args, _ = arguments(data, tmp_path, table_only=True, models=[])
+    assert compare_command(args, {}) == 0
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == text
+
+
+def test_asking_a_comparison_to_end_interrupts_its_runs(data, tmp_path):
+    """In a process of its own, as by Ctrl-C; but SIGINT may be ignored where the tests run."""
+    keys = {**SMALL, "epochs": 100_000, "stopping_step": 100_000, "data_path": str(data)}
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "recbole_mm",
+            "compare",
+            "--models=SASRec",
+            "--dataset=toy",
+            "--seeds=1",
+            f"--output={tmp_path}",
+            *(f"--{key}={as_argument(value)}" for key, value in keys.items()),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not list(tmp_path.glob("runs/*/last.safetensors")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    log = next(tmp_path.glob("logs/*.log")).read_text(encoding="utf-8")
+    assert "--resume=" in log
+    assert write_report(tmp_path).exists()

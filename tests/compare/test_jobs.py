@@ -1,0 +1,37 @@
+"""Single runs of a comparison: what is left to do, and how they end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from recbole_mm.compare.jobs import Job, run_jobs
+from recbole_mm.errors import ConfigError
+
+
+def test_a_killed_run_says_so(tmp_path, monkeypatch):
+    job = Job("x", 1, ("--model=none",), tmp_path / "run", tmp_path / "x.log")
+
+    class Killed(subprocess.Popen):
+        def __init__(self, command, **options):
+            super().__init__(
+                [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], **options
+            )
+
+    monkeypatch.setattr("recbole_mm.compare.jobs.subprocess.Popen", Killed)
+    run_jobs([job])
+    assert "killed by SIGKILL" in job.log.read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="jobs must be 1 or more"):
+        run_jobs([], 0)
+
+
+def test_a_finished_job_has_nothing_left_to_do(tmp_path):
+    job = Job("x", 1, ("--model=M", "--plugins=p"), tmp_path, tmp_path / "x.log")
+    assert job.pending() == ["run", "--model=M", "--plugins=p", f"--run_folder={tmp_path}"]
+    (tmp_path / "last.safetensors").touch()
+    assert job.pending() == ["run", f"--resume={tmp_path}", "--plugins=p"]
+    (tmp_path / "result.json").write_text(json.dumps({"status": "ok"}))
+    assert job.pending() is None
