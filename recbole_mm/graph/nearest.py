@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +116,7 @@ def uses_faiss(backend: str, n_items: int) -> bool:
 
 def _approximate(table: Tensor, usable: Tensor, rows: Tensor, count: int) -> Found:
     """Yield candidates like `_exact`, found in the nearest of some inverted lists."""
-    faiss: Any = importlib.import_module("faiss")
+    faiss = importlib.import_module("faiss")
     everything, wanted = table.cpu().numpy(), rows.cpu().numpy()
     ids = torch.nonzero(usable).flatten().cpu().numpy()
     base = everything[ids]
@@ -138,33 +137,23 @@ def _approximate(table: Tensor, usable: Tensor, rows: Tensor, count: int) -> Fou
         yield start, row[there], item[there], cosine.ravel()[there].astype(np.float64)
 
 
-def neighbour_table(others: np.ndarray, count: int, own: str) -> np.ndarray:
-    """Put the item itself among its neighbours, or not.
+def neighbour_table(others: np.ndarray, count: int) -> np.ndarray:
+    """Put the item itself, whose cosine is 1, before its neighbours.
 
     Parameters
     ----------
     others
-        Ids ``(N, >= count)`` by falling likeness, without the item itself, filled up with 0.
+        Ids ``(N, >= H - 1)`` by falling likeness, without the item itself, filled up with 0.
     count
-        Neighbours ``H``.
-    own
-        ``"count"``: the item is the first of the ``H``, as its cosine says; ``"extra"``: it comes
-        on top of them; ``"exclude"``: it is left out.
+        Neighbours ``H``, at least 1.
 
     Returns
     -------
     numpy.ndarray
-        int32 ``(N, H)`` or ``(N, H + 1)``. An item without neighbours has itself in any case.
+        int32 ``(N, H)``; the row of padding is empty.
     """
-    if own == "exclude":
-        table = others[:, :count].astype(np.int32)
-    else:
-        others = others[:, : count - (own == "count")]
-        table = np.concatenate([np.arange(len(others))[:, None], others], axis=1).astype(np.int32)
-    alone = (table == 0).all(axis=1)
-    table[alone, 0] = np.flatnonzero(alone)
-    table[0] = 0
-    return table
+    own = np.arange(len(others))[:, None]
+    return np.concatenate([own, others[:, : count - 1] * (own > 0)], axis=1).astype(np.int32)
 
 
 def overlap(left: np.ndarray, right: np.ndarray) -> float:

@@ -24,6 +24,9 @@ from recbole_mm.registry import ModelSpec
 
 logger = logging.getLogger(__name__)
 
+# Modalities whose absence is worth a word.
+_USUAL = ("text", "image")
+
 
 @dataclass
 class Prepared:
@@ -69,8 +72,11 @@ def needed_modalities(config: MMConfig, available: Sequence[str]) -> tuple[str, 
     """
     settings = config.spec.load_settings(config["preset"])
     if settings is not None:
-        used = settings.of(config).feature_files(available)
+        chosen = settings.of(config)
+        used = chosen.feature_files(available)
+        absent = [name for name in chosen.feature_files(_USUAL) if name not in used]
         names = ", ".join(used) or "none"
+        names += f" (no vectors of {', '.join(absent)})" if absent else ""
         logger.info("%s on %s: modalities used: %s", config["model"], config["dataset"], names)
         return used
     refine = getattr(config.model_class, "modalities", None)

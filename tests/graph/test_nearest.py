@@ -16,9 +16,9 @@ from recbole_mm.graph.nearest import nearest_items, neighbour_table, overlap
 X = torch.tensor([[0.0, 0], [2, 0], [1, 1], [0, 2], [2, 1]])
 
 
-def lists(vectors: torch.Tensor, count: int, own: str = "count") -> list[list[int]]:
+def lists(vectors: torch.Tensor, count: int) -> list[list[int]]:
     others = nearest_items(vectors, count)
-    return neighbour_table(others, count, own)[1:].tolist()
+    return neighbour_table(others, count)[1:].tolist()
 
 
 def by_hand(vectors: np.ndarray, count: int) -> np.ndarray:
@@ -36,9 +36,8 @@ def by_hand(vectors: np.ndarray, count: int) -> np.ndarray:
 
 def test_neighbours_of_plain_features():
     assert lists(X, 2) == [[1, 4], [2, 4], [3, 2], [4, 2]]
-    assert lists(X, 1, "exclude") == [[4], [4], [2], [2]]
-    assert lists(X, 1, "extra") == [[1, 4], [2, 4], [3, 2], [4, 2]]
-    assert lists(X, 1, "count") == [[1], [2], [3], [4]]
+    assert nearest_items(X, 1)[1:].tolist() == [[4], [4], [2], [2]]
+    assert lists(X, 1) == [[1], [2], [3], [4]]
 
 
 @pytest.mark.parametrize(
@@ -112,10 +111,8 @@ def test_items_without_vectors_have_no_neighbours_and_are_nobodys():
     assert found[4].tolist() == [0, 0, 0, 0] and 4 not in found
     # Fewer items than neighbours asked for: filled up with 0.
     assert found[1].tolist() == [2, 3, 0, 0]
-    for own in ("count", "extra", "exclude"):
-        table = neighbour_table(found, 3, own)
-        assert table[4].tolist() == [4] + [0] * (table.shape[1] - 1)
-        assert not table[0].any() and table.dtype == np.int32
+    table = neighbour_table(found, 3)
+    assert table[4].tolist() == [4, 0, 0] and not table[0].any() and table.dtype == np.int32
     assert not nearest_items(torch.zeros(3, 2), 2).any()
     assert nearest_items(X, 0).shape == (5, 0)
 

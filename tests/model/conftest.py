@@ -67,6 +67,7 @@ class TinyDataset:
         features: dict[str, torch.Tensor] | None = None,
         missing: Sequence[int] = (),
     ) -> None:
+        self.dataset_name = "Tiny"
         self.item_num = n_items
         self.train, self.test = list(train), list(test)
         self.train_sessions = make_sessions(train)

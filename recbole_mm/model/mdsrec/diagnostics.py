@@ -16,29 +16,68 @@ By name, with ``<m>`` a modality:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
 
 from recbole_mm.graph.nearest import nearest_items, overlap
 from recbole_mm.model.layers import length, unit
+from recbole_mm.model.mdsrec.graphs import Injection
 
 # Items that stand for all in comparisons of graphs.
 _SAMPLE = 2000
 
+Batches = Iterable[tuple[Interaction, ...]]
+
+
+class Diagnosed(Protocol):
+    """What is read of a `recbole_mm.model.mdsrec.model.MDSRec`."""
+
+    n_items: int
+    device: torch.device
+    item_embedding: nn.Embedding
+    injection: Injection | None
+    pools: nn.ModuleDict
+
+    def eval(self) -> object:
+        """Leave training mode."""
+
+    def feature(self, modality: str) -> tuple[Tensor, Tensor]:
+        """Return a modality's features ``(N, d_m)`` and mask ``(N,)``."""
+
+    def neighbours(self) -> dict[str, Tensor]:
+        """Return each modality's neighbours ``(N, H)``."""
+
+    def inputs(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
+        """Return item ids ``(B, T)`` and lengths ``(B,)``."""
+
+    def current_tables(self) -> Mapping[str, Tensor]:
+        """Return the item tables."""
+
+    def sessions(
+        self, item_seq: Tensor, lengths: Tensor, tables: Mapping[str, Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Return each stream's session vectors ``(B, d)`` and centres ``(B, k, d)``."""
+
+    def relation(self, session: Tensor, centers: Tensor) -> Tensor:
+        """Return how much each centre concerns each session ``(B, k)``."""
+
 
 @torch.no_grad()
-def diagnose(model: Any, valid_data: Any) -> dict[str, float]:
-    """Return the numbers above, as far as the settings have them; the model is in evaluation mode.
+def diagnose(model: Diagnosed, train_data: Batches, valid_data: Batches) -> dict[str, float]:
+    """Return the numbers above, as far as the settings have them.
 
     Parameters
     ----------
     model
-        A `recbole_mm.model.mdsrec.model.MDSRec`.
+        It is left in evaluation mode.
+    train_data
+        Not read.
     valid_data
         RecBole's loader of validation rows.
     """
@@ -51,32 +90,21 @@ def diagnose(model: Any, valid_data: Any) -> dict[str, float]:
     return {**found, **_relations(model, valid_data)}
 
 
-def _graphs(model: Any) -> Iterator[tuple[str, float]]:
+def _graphs(model: Diagnosed) -> Iterator[tuple[str, float]]:
     """Compare neighbours with and without injection, and across modalities."""
     step = max(1, (model.n_items - 1) // _SAMPLE)
     rows = np.arange(1, model.n_items, step)
-    lists = {kind: _others(graph.neighbours, rows) for kind, graph in model.graphs.items()}
+    # The first neighbour is the item itself.
+    lists = {kind: near.cpu().numpy()[rows, 1:] for kind, near in model.neighbours().items()}
     for kind, near in lists.items():
-        features = model.features.table(kind).cpu()
+        features = model.feature(kind)[0].cpu()
         raw = nearest_items(features, max(near.shape[1], 1), torch.from_numpy(rows))
         yield f"graph_kept_{kind}", overlap(raw[:, : near.shape[1]], near)
     for one, other in combinations(lists, 2):
         yield f"graph_overlap_{one}_{other}", overlap(lists[one], lists[other])
 
 
-def _others(neighbours: Tensor, rows: np.ndarray) -> np.ndarray:
-    """Return the neighbours of some items without the item itself, ``(R, n)``."""
-    near = neighbours.cpu().numpy()[rows]
-    own = near == rows[:, None]
-    if own.any():
-        # Put the item itself behind the others and cut the column off.
-        order = np.argsort(own, axis=1, kind="stable")
-        near = np.take_along_axis(np.where(own, 0, near), order, axis=1)
-        near = near[:, :-1]
-    return near
-
-
-def _relations(model: Any, valid_data: Any) -> dict[str, float]:
+def _relations(model: Diagnosed, valid_data: Batches) -> dict[str, float]:
     """Look at the choice of centres in the validation rows."""
     sums: dict[str, float] = {}
     rows = 0
@@ -84,10 +112,10 @@ def _relations(model: Any, valid_data: Any) -> dict[str, float]:
         interaction = batch[0].to(model.device)
         rows += len(interaction)
         encoded = model.sessions(*model.inputs(interaction), model.current_tables())
-        for kind in model.pools:
-            session, centers = encoded[kind]
-            share = model.relation(session, centers)
-            entropy = torch.special.entr(share).sum()
+        for kind, (session, centers) in encoded.items():
+            if centers is None:
+                continue
+            entropy = torch.special.entr(model.relation(session, centers)).sum()
             names = (f"relation_entropy_{kind}", f"center_cosine_{kind}")
             for name, value in zip(names, (entropy, _likeness(centers).sum()), strict=True):
                 sums[name] = sums.get(name, 0.0) + float(value)

@@ -10,29 +10,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
+import scipy.sparse as sp
 import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_mm.errors import ConfigError
-from recbole_mm.graph import distance as content_graphs
-from recbole_mm.model import layers, losses
+from recbole_mm.graph.distance import distance_cooccurrence, normalised, prune
 from recbole_mm.model.base import MMSequentialRecommender
-from recbole_mm.model.mdsrec import streams
-from recbole_mm.model.mdsrec.diagnostics import diagnose
-from recbole_mm.model.mdsrec.graphs import (
-    CenterPool,
-    ContentSource,
-    Injection,
-    NeighbourSum,
-    cooccurrences,
-)
+from recbole_mm.model.layers import gather_rows
+from recbole_mm.model.losses import softmax_ce
+from recbole_mm.model.mdsrec import content
+from recbole_mm.model.mdsrec.centers import CenterPool, center_step, logistic_noise, relation
+from recbole_mm.model.mdsrec.diagnostics import Batches, diagnose
+from recbole_mm.model.mdsrec.graphs import FeatureMap, Injection, NeighbourSum
 from recbole_mm.model.mdsrec.settings import MDSRecSettings
+from recbole_mm.model.mdsrec.streams import NORM_EPS, encode_stream, make_encoder
 
-# Looked for where modalities are not named.
-USUAL = ("text", "image")
+if TYPE_CHECKING:
+    from recbole_mm.data.session_dataset import SessionDataset
+
+# Standard deviation of the first weights, as in RecBole's SASRec.
+INITIAL_STD = 0.02
 
 
 class MDSRec(MMSequentialRecommender):
@@ -44,7 +46,7 @@ class MDSRec(MMSequentialRecommender):
     Parameters
     ----------
     config
-        The keys of properties/model/MDSRec.yaml, explained in properties/keys.yaml.
+        The keys of `MDSRecSettings`, and ``seed``.
     dataset
         Gives ``train_sessions`` and ``item_features``.
 
@@ -57,198 +59,128 @@ class MDSRec(MMSequentialRecommender):
     """
 
     Settings = MDSRecSettings
+    settings: MDSRecSettings
     input_type = InputType.POINTWISE
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
-        self.settings: Any = config
-        self.size = int(config["hidden_size"])
-        there = [] if self.features is None else list(self.features.tables)
-        named = config["modalities"]
-        self.kinds = tuple(there if named is None else named)
-        self.alpha = self._weights()
-        self.scored = self.kinds if config["modal_score"] else ()
-        self._build_graphs(dataset)
+        carried = () if self.features is None else tuple(self.features.tables)
+        named = self.settings.modalities
+        self.kinds = carried if named is None else named
+        self.streams = self.loss_names = ("id", *self.kinds)
+        # What a stream's own score and loss weigh; the ID stream's are not weighted.
+        self.alpha = {"id": 1.0, **self.settings.weights(self.kinds)}
+        self._build_graphs(dataset, int(config["seed"]))
         self._build_streams()
-        self.loss_names = ("id", *(self.kinds if config["modal_loss"] else ()))
-        if config["loss_fused"]:
-            self.loss_names += ("fused",)
-        self.apply(self._reset)
+        self.apply(_reset)
         self.to(self.device)
 
-    def _weights(self) -> dict[str, float]:
-        """Return ``alpha_m`` of each modality."""
-        given = self.settings["alpha"]
-        if given is None:
-            return {kind: 1.0 / len(self.kinds) for kind in self.kinds}
-        if len(given) != len(self.kinds) or not math.isclose(sum(given), 1.0, abs_tol=1e-6):
-            raise ConfigError(
-                f"alpha = {list(given)} is not accepted; expected one weight for each of "
-                f"{', '.join(self.kinds) or 'no modality'} with sum 1, or ~ for equal weights"
-            )
-        return dict(zip(self.kinds, map(float, given), strict=True))
-
-    def _build_graphs(self, dataset: Any) -> None:
+    def _build_graphs(self, dataset: SessionDataset, seed: int) -> None:
         """Make the injection, the neighbours by content and the groups, once for all."""
-        config = self.settings
+        s = self.settings
         self.injection: Injection | None = None
-        self.graphs, self.pools, self.maps = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        modal = bool(config["use_cooc_modal"] and self.kinds)
-        graph, modal_graph = None, None
-        if config["use_cooc_id"] or modal:
-            graph = cooccurrences(config, dataset.train_sessions, self.n_items)
-        if graph is not None and modal:
-            modal_graph = content_graphs.normalised(graph, config["cooc_norm_modal"])
-        if graph is not None and config["use_cooc_id"]:
-            self.injection = Injection(
-                graph,
-                config["cooc_norm_id"],
-                float(config["kappa_id"]),
-                directed=bool(config["cooc_directed"]),
-                dropout=float(config["cooc_dropout"]),
-                lazy=config["lazy_injection"],
+        self.graphs, self.pools = nn.ModuleDict(), nn.ModuleDict()
+        partners = None
+        inject_features = s.use_cooc_modal and bool(self.kinds)
+        if s.use_cooc_id or inject_features:
+            pairs = distance_cooccurrence(
+                dataset.train_sessions, self.n_items, weight=s.cooc_weight, window=s.cooc_window
             )
+            pairs = prune(pairs, s.cooc_topk)
+            if s.use_cooc_id:
+                self.injection = Injection(pairs, s.cooc_norm_id, s.kappa_id)
+            if inject_features:
+                partners = normalised(pairs, s.cooc_norm_modal)
+        folder = self.features.folder if self.features is not None and s.graph_cache else None
         for kind in self.kinds:
-            self._build_modality(ContentSource(config, kind, *self.feature(kind), modal_graph))
+            shelf = content.Shelf(folder, f"{dataset.dataset_name}.{kind}")
+            self._build_modality(kind, partners, shelf, seed)
 
-    def _build_modality(self, source: ContentSource) -> None:
+    def _build_modality(
+        self, kind: str, partners: sp.csr_matrix | None, shelf: content.Shelf, seed: int
+    ) -> None:
         """Make one modality's item table and its groups."""
-        config, kind = self.settings, source.name
-        if config["use_graph"]:
-            how, hops = config["graph_agg"], int(config["graph_hops"])
-            self.graphs[kind] = NeighbourSum(source.neighbours(), how, hops)
+        s = self.settings
+        features, present = self.feature(kind)
+        if s.use_graph:
+            vectors = features.to(torch.float32).numpy()
+            if partners is not None:
+                vectors = content.injected(vectors, partners, s.kappa_modal)
+            near = content.neighbours(vectors, s.n_neighbors, s.knn_backend, shelf)
+            self.graphs[kind] = NeighbourSum(near)
         else:
-            self.register_buffer(f"{kind}_features", source.features.float(), persistent=False)
-            self.maps[kind] = nn.Linear(source.features.shape[1], self.size, bias=False)
-        if config["use_ica"]:
-            self.pools[kind] = CenterPool(source.groups(), config["center_pool"])
+            self.graphs[kind] = FeatureMap(features, s.hidden_size)
+        if s.use_ica:
+            groups = content.groups(features, present, s.n_centers, seed, shelf)
+            self.pools[kind] = CenterPool(groups, s.center_pool)
 
     def _build_streams(self) -> None:
-        """Make the ID vectors, positions, encoders and what the centres have of their own."""
-        config, eps = self.settings, float(self.settings["layer_norm_eps"])
-        names = ("id", *self.kinds)
-        self.item_embedding = nn.Embedding(self.n_items, self.size, padding_idx=0)
-        sharing, shared = config["encoder_sharing"], config["share_position"]
-        groups = {"separate": names, "modal": ("id", *("modal",) * len(self.kinds))}
-        owners = groups.get(sharing, ("all",) * len(names))
-        self.encoder_of = dict(zip(names, owners, strict=True))
-        self.encoders = nn.ModuleDict({name: streams.make_encoder(config) for name in owners})
-        self.position_of = dict.fromkeys(names, "all") if shared else {name: name for name in names}
-        self.positions, self.norms, self.tails = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        for name in dict.fromkeys(self.position_of.values()):
-            self.positions[name] = nn.Embedding(self.max_seq_length, self.size)
-        for name in names:
-            normed = config["input_layernorm"] or (config["center_norm"] and name in self.pools)
-            self.norms[name] = nn.LayerNorm(self.size, eps=eps) if normed else nn.Identity()
-        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
-        if config["center_share"] == "qkv":
-            normed = config["center_block"] == "layer"
-            for kind in self.pools:
-                tails = [streams.OwnTail(config, normed) for _ in range(config["n_layers"])]
-                self.tails[kind] = nn.ModuleList(tails)
-
-    def _reset(self, module: nn.Module) -> None:
-        """Draw first weights as RecBole's SASRec does; the padding item's vector stays zero."""
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=float(self.settings["initializer_range"]))
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            with torch.no_grad():
-                module.weight[module.padding_idx].zero_()
+        """Make the ID vectors, the positions that all streams share, and an encoder for each."""
+        s = self.settings
+        self.item_embedding = nn.Embedding(self.n_items, s.hidden_size, padding_idx=0)
+        self.encoders = nn.ModuleDict({name: make_encoder(s) for name in self.streams})
+        self.position_embedding = nn.Embedding(self.max_seq_length, s.hidden_size)
+        norms = {name: nn.LayerNorm(s.hidden_size, eps=NORM_EPS) for name in self.streams}
+        self.norms = nn.ModuleDict(norms)
+        self.dropout = nn.Dropout(s.hidden_dropout_prob)
+        self.center_step = center_step(s.center_block, s.center_ffn)
 
     def item_tables(self) -> dict[str, Tensor]:
         """Return all that depends on items alone; ``"candidates"`` is ``(N, (1 + M) d)``."""
-        tables = self._tables(whole=True)
-        parts = [tables["target"], *(tables[kind] for kind in self.scored)]
-        return {**tables, "candidates": torch.cat(parts, dim=1)}
-
-    def _tables(self, whole: bool) -> dict[str, Tensor]:
-        """Return targets, modal tables and first centres.
-
-        ``"input"``, the whole injected table, is there if it is wanted or needed anyway.
-        """
-        config, raw = self.settings, self.item_embedding.weight
-        needed = whole or "injected" in (config["graph_source"], config["id_target"])
-        tables: dict[str, Tensor] = {"target": raw}
-        source = raw
-        if self.injection is not None and needed:
-            tables["input"] = self.injection(raw)
-            source = tables["input"] if config["graph_source"] == "injected" else raw
-            tables["target"] = tables["input"] if config["id_target"] == "injected" else raw
-        for kind in self.kinds:
-            if kind in self.graphs:
-                tables[kind] = self.graphs[kind](source)
-            else:
-                tables[kind] = self.maps[kind](getattr(self, f"{kind}_features"))
-            if kind in self.pools:
-                centers = self.pools[kind](tables[kind])
-                tables[f"{kind} centers"] = (
-                    self.norms[kind](centers) if config["center_norm"] else centers
-                )
+        tables = self._tables()
+        if self.injection is not None:
+            tables["injected"] = self.injection(self.item_embedding.weight)
+        tables["candidates"] = torch.cat([tables[name] for name in self.streams], dim=1)
         return tables
+
+    def _tables(self) -> dict[str, Tensor]:
+        """Return ``W``, each ``G_m`` ``(N, d)`` (eq. 6) and first centres ``(k, d)`` (eq. 11)."""
+        tables: dict[str, Tensor] = {"id": self.item_embedding.weight}
+        for kind in self.kinds:
+            tables[kind] = self.graphs[kind](tables["id"])
+            if kind in self.pools:
+                first = self.pools[kind](tables[kind])
+                normed = self.settings.center_norm
+                tables[f"{kind} centers"] = self.norms[kind](first) if normed else first
+        return tables
+
+    def _items(self, name: str, item_seq: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+        """Return a stream's item vectors ``(B, T, d)``: ``Z`` (eq. 3) or ``G_m``."""
+        if name == "id" and self.injection is not None:
+            if "injected" not in tables:
+                return self.injection.at(tables["id"], item_seq)
+            name = "injected"
+        return gather_rows(tables[name], item_seq)
 
     def _input(self, name: str, item_seq: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Return a stream's input vectors ``(B, T, d)`` (eq. 7, 9)."""
-        if name in tables:
-            items = layers.gather_rows(tables[name], item_seq)
-        elif self.injection is None:
-            items = layers.gather_rows(self.item_embedding.weight, item_seq)
-        elif "input" in tables:
-            items = layers.gather_rows(tables["input"], item_seq)
-        else:
-            items = self.injection.at(self.item_embedding.weight, item_seq)
-        positions: Any = self.positions[self.position_of[name]]
-        states = items + positions.weight[: item_seq.shape[1]]
-        normed = self.norms[name](states) if self.settings["input_layernorm"] else states
-        return self.dropout(normed)
-
-    def _centers(self, kind: str, tables: Mapping[str, Tensor]) -> streams.Centers | None:
-        """Return a modality's centres before the first layer."""
-        if kind not in self.pools:
-            return None
-        config = self.settings
-        encoder: Any = self.encoders[self.encoder_of[kind]]
-        own: Any = self.tails[kind] if kind in self.tails else map(streams.tail_of, encoder.layer)
-        return streams.Centers(
-            tables[f"{kind} centers"],
-            tuple(own),
-            residual=config["center_block"] == "layer",
-            late_activation=config["center_ffn"] == "printed",
-            after=config["center_keys"] == "output",
-        )
+        places = self.position_embedding.weight[: item_seq.shape[1]]
+        states: Tensor = self.norms[name](self._items(name, item_seq, tables) + places)
+        dropped: Tensor = self.dropout(states)
+        return dropped
 
     def sessions(
         self, item_seq: Tensor, lengths: Tensor, tables: Mapping[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Return each stream's session vectors ``h`` ``(B, d)`` and centres ``(B, k, d)``."""
         return {
-            name: streams.encode_stream(
-                self.encoders[self.encoder_of[name]],
+            name: encode_stream(
+                self.encoders[name],
                 self._input(name, item_seq, tables),
                 lengths,
-                bool(self.settings["bidirectional"]),
-                self._centers(name, tables),
+                tables.get(f"{name} centers"),
+                self.center_step,
             )
-            for name in ("id", *self.kinds)
+            for name in self.streams
         }
 
     def relation(self, session: Tensor, centers: Tensor) -> Tensor:
         """Return how much each centre concerns each session, ``(B, k)``; noisy while training."""
-        config = self.settings
         noise = None
-        noisy = self.training or config["relation_noise_eval"]
-        if config["relation_noise"] != "none" and noisy:
+        if self.training:
             uniform = torch.rand(centers.shape[:2], device=centers.device)
-            noise = streams.logit_noise(config["relation_noise"], uniform)
-        return streams.relation(
-            session,
-            centers,
-            float(config["relation_tau"]),
-            config["relation_scale"] == "sqrt_d",
-            noise,
-            bool(config["relation_hard"]),
-        )
+            noise = logistic_noise(uniform)
+        return relation(session, centers, self.settings.relation_tau, noise)
 
     def _queries(
         self, item_seq: Tensor, lengths: Tensor, tables: Mapping[str, Tensor]
@@ -270,34 +202,22 @@ class MDSRec(MMSequentialRecommender):
     ) -> Tensor:
         """Return ``[u | alpha_m h~_m ...]``, which with the candidates gives eq. 22."""
         queries = self._queries(item_seq, item_seq_len, tables)
-        parts = [self.alpha[kind] * queries[kind] for kind in self.scored]
-        return torch.cat([queries["id"], *parts], dim=1)
+        return torch.cat([self.alpha[name] * queries[name] for name in self.streams], dim=1)
 
-    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+    def calculate_loss(self, interaction: Interaction) -> tuple[Tensor, ...]:
         """Return the weighted parts named in ``loss_names``, scalars (eq. 23-24)."""
-        config, target = self.settings, interaction[self.ITEM_ID]
+        target = interaction[self.ITEM_ID]
         with self.full_precision():
-            tables = self._tables(whole=False)
+            tables = self._tables()
             queries = self._queries(*self.inputs(interaction), tables)
             # Column 0 is no item and must not take part in the softmax.
-            scores = {"id": queries["id"] @ tables["target"][1:].T}
-            wanted = self.kinds if config["modal_loss"] or config["loss_fused"] else ()
-            for kind in wanted:
-                scores[kind] = queries[kind] @ tables[kind][1:].T
-            parts = {
-                name: self.alpha.get(name, 1.0) * losses.softmax_ce(scores[name], target - 1).mean()
-                for name in self.loss_names
-                if name != "fused"
-            }
-            if config["loss_fused"]:
-                fused = scores["id"]
-                for kind in self.scored:
-                    fused = fused + self.alpha[kind] * scores[kind]
-                loss = losses.softmax_ce(fused, target - 1).mean()
-                parts["fused"] = float(config["loss_fused"]) * loss
-        return tuple(parts[name] for name in self.loss_names)
+            parts = {name: queries[name] @ tables[name][1:].T for name in self.streams}
+            return tuple(
+                self.alpha[name] * softmax_ce(scores, target - 1).mean()
+                for name, scores in parts.items()
+            )
 
-    def score_parts(self, interaction: Any) -> dict[str, Tensor]:
+    def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:
         """Return ``y_s`` and each ``y_m`` ``(B, n_items)`` (eq. 20-21); ``{}`` without modalities.
 
         Padding has ``-inf``. They are not weighted: eq. 22 adds ``y_s`` and ``alpha_m y_m``.
@@ -307,23 +227,37 @@ class MDSRec(MMSequentialRecommender):
         with self.full_precision():
             tables = self.current_tables()
             queries = self._queries(*self.inputs(interaction), tables)
-            named = {"id": tables["target"], **{kind: tables[kind] for kind in self.kinds}}
-            parts = {name: queries[name] @ table.T for name, table in named.items()}
+            parts = {name: queries[name] @ tables[name].T for name in self.streams}
         for scores in parts.values():
             scores[:, 0] = -math.inf
         return parts
 
+    def neighbours(self) -> dict[str, Tensor]:
+        """Return each modality's neighbours ``(N, H)``, the item itself first, filled up with 0."""
+        graphs = self.graphs.items()
+        return {kind: one.neighbours for kind, one in graphs if isinstance(one, NeighbourSum)}
+
     def item_neighbours(self, item: int) -> dict[str, list[int]]:
         """Return the items most like one item by modality, itself left out, the nearest first."""
-        lists: dict[str, Any] = {kind: graph.neighbours for kind, graph in self.graphs.items()}
         return {
             kind: [other for other in near[item].tolist() if other not in (0, item)]
-            for kind, near in lists.items()
+            for kind, near in self.neighbours().items()
         }
 
-    def diagnostics(self, train_data: Any, valid_data: Any) -> dict[str, float]:
+    def diagnostics(self, train_data: Batches, valid_data: Batches) -> dict[str, float]:
         """Return numbers that tell whether graphs, centres and injection do anything.
 
         See `recbole_mm.model.mdsrec.diagnostics`.
         """
-        return diagnose(self, valid_data)
+        return diagnose(self, train_data, valid_data)
+
+
+def _reset(module: nn.Module) -> None:
+    """Draw first weights as RecBole's SASRec does; the padding item's vector stays zero."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=INITIAL_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()

@@ -12,7 +12,7 @@ import torch
 from recbole_mm import run
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import FeatureError
-from recbole_mm.graph import nearest
+from recbole_mm.model.mdsrec import content
 from recbole_mm.testing.case import Toy, write_toy
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
@@ -70,7 +70,7 @@ def test_modalities_that_exist_are_used_and_named(folder, caplog):
     assert "MDSRec on toy: modalities used: text, image" in caplog.text
     (folder / "toy" / "toy.image.itememb").unlink()
     made = prepare(folder)
-    assert made.model.kinds == ("text",) and made.model.alpha == {"text": 1.0}
+    assert made.model.kinds == ("text",) and made.model.alpha == {"id": 1.0, "text": 1.0}
     assert "modalities used: text (no vectors of image)" in caplog.text
 
 
@@ -91,7 +91,7 @@ def test_neighbours_and_groups_are_computed_once(folder, monkeypatch):
     def never(*args: object, **keys: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(nearest, "nearest_items", never)
+    monkeypatch.setattr(content, "nearest_items", never)
     second = prepare(folder, n_neighbors=2).model
     for kind in ("text", "image"):
         assert torch.equal(second.graphs[kind].neighbours, first.graphs[kind].neighbours[:, :2])
@@ -131,8 +131,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(folder, tmp_path):
     def train(name: str, epochs: int, resume: bool = False) -> dict[str, torch.Tensor]:
         place = tmp_path / name
         keys = {**SMALL, "data_path": str(folder), "run_folder": str(place)}
-        # All that draws numbers: dropout, noise on the centres, dropped pairs.
-        keys |= {"cooc_dropout": 0.2, "part_metrics": "none", "epochs": epochs}
+        keys |= {"part_metrics": "none", "epochs": epochs}
         if resume:
             run.run("", "", (), {"epochs": epochs}, resume=place)
         else:

@@ -11,32 +11,19 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 from scipy.special import erf
 
 from recbole_mm.errors import ConfigError, FeatureError
-from recbole_mm.model.mdsrec.model import MDSRec, streams
+from recbole_mm.model.mdsrec import graphs, streams
+from recbole_mm.model.mdsrec import model as mdsrec
+from recbole_mm.model.mdsrec.model import MDSRec
 from recbole_mm.testing.training import LargestTensor
 
 N_ITEMS = 9
-TRAIN = [[1, 2, 3], [3, 1, 4, 2], [2, 2, 4], [5, 3, 6, 1], [7, 5]]
-TEST = [[3, 4, 8], [6, 2]]
-SMALL = {"hidden_size": 8, "inner_size": 12, "n_neighbors": 3, "n_centers": 3}
-CALM = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "relation_noise": "none"}
+SURE = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
 
 
 @pytest.fixture
-def dataset(make_dataset):
-    torch.manual_seed(11)
-    # Item 8 occurs in no training session; item 6 has no features.
-    features = {"text": torch.randn(N_ITEMS, 5), "image": torch.randn(N_ITEMS, 3)}
-    return make_dataset(TRAIN, N_ITEMS, TEST, features, missing=[6])
-
-
-@pytest.fixture
-def build(settings, dataset):
-    def make(preset="sound", data=None, seed=3, **changes):
-        torch.manual_seed(seed)
-        config = settings("MDSRec", preset, **{**SMALL, **changes}) | {"seed": 1}
-        return MDSRec(config, data or dataset)
-
-    return make
+def calm(monkeypatch):
+    """No noise on the choice of centres."""
+    monkeypatch.setattr(mdsrec, "logistic_noise", torch.zeros_like)
 
 
 def scores(model, rows):
@@ -53,22 +40,21 @@ G_IMAGE = torch.tensor([[0.0, 0], [1, 1], [0, 2], [2, 0], [1, -1]])
 
 
 @pytest.fixture
-def given(settings, make_dataset, monkeypatch):
+def given(small, make_dataset, monkeypatch):
     features = {"text": torch.randn(5, 2), "image": torch.randn(5, 2)}
     data = make_dataset([[1, 2, 3], [3, 1, 4, 2]], 5, features=features)
-    small = {"hidden_size": 2, "n_heads": 1, "inner_size": 2, "n_centers": 2, "n_neighbors": 2}
+    sizes = {"hidden_size": 2, "n_heads": 1, "inner_size": 2, "n_centers": 2, "n_neighbors": 2}
 
-    def make(**changes):
-        changes = {"alpha": [0.6, 0.4], **small, **changes}
-        model = MDSRec(settings("MDSRec", **changes) | {"seed": 1}, data)
+    def make():
+        model = MDSRec(small(alpha=[0.6, 0.4], **sizes), data)
         session = {
             "id": (torch.tensor([[1.0, 0]]), None),
             "text": (torch.tensor([[0.0, 1]]), torch.tensor([[[2.5, -0.5], [1.5, 1]]])),
             "image": (torch.tensor([[1.0, 1]]), torch.tensor([[[1.0, 0]]])),
         }
-        tables = {"target": W, "text": G_TEXT, "image": G_IMAGE}
+        tables = {"id": W, "text": G_TEXT, "image": G_IMAGE}
         monkeypatch.setattr(model, "sessions", lambda *args: session)
-        monkeypatch.setattr(model, "_tables", lambda whole: tables)
+        monkeypatch.setattr(model, "_tables", lambda: dict(tables))
         return model, data.inter_feat[:1]
 
     return make
@@ -101,48 +87,33 @@ def test_parts_of_the_score_by_hand(given):
     assert list(parts) == ["id", "text", "image"]
 
 
-@pytest.mark.parametrize(
-    ("switches", "names", "expected"),
-    [
-        ({}, ("id", "text", "image"), (0.771629, 0.6 * 0.407814, 0.4 * 0.440190)),
-        ({"modal_loss": False}, ("id",), (0.771629,)),
-        (
-            {"loss_fused": 0.5},
-            ("id", "text", "image", "fused"),
-            (0.771629, 0.6 * 0.407814, 0.4 * 0.440190, 0.5 * 0.164226),
-        ),
-    ],
-)
-def test_losses_by_hand(given, switches, names, expected):
-    model, rows = given(relation_noise="none", **switches)
+@pytest.mark.usefixtures("calm")
+def test_losses_by_hand(given):
+    model, rows = given()
     parts = model.train().calculate_loss(with_target(rows, 3))
-    assert model.loss_names == names
+    assert model.loss_names == ("id", "text", "image")
+    expected = (0.771629, 0.6 * 0.407814, 0.4 * 0.440190)
     assert [float(part) for part in parts] == pytest.approx(expected, abs=1e-5)
-    if not switches:
-        assert float(sum(parts)) == pytest.approx(1.192393, abs=1e-5)
-
-
-def test_the_loss_on_the_sum_leaves_out_what_is_not_ranked(given):
-    model, rows = given(relation_noise="none", loss_fused=1.0, modal_score=False)
-    parts = model.train().calculate_loss(with_target(rows, 3))
-    assert float(parts[-1]) == pytest.approx(float(parts[0]))
-    torch.testing.assert_close(scores(model, rows)[0, 1:], torch.tensor([1.4, 1, 2.4, 1.8]))
+    assert float(sum(parts)) == pytest.approx(1.192393, abs=1e-5)
 
 
 # RecBole's SASRec
 
-STOCK = {"loss_type": "CE", "n_heads": 2, "n_layers": 2}
+STOCK = {
+    "loss_type": "CE", "n_heads": 2, "n_layers": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+    "initializer_range": 0.02,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_the_id_alone_is_sasrec(settings, build, dataset, dropout):
+def test_the_id_alone_is_sasrec(small, build, dataset, dropout):
     changes = {"hidden_dropout_prob": dropout, "attn_dropout_prob": dropout}
     model = build("id_only", use_cooc_id=False, **changes)
-    stock = SASRec(settings("MDSRec", **{**SMALL, **changes}) | STOCK, dataset)
+    stock = SASRec(small(**changes) | STOCK, dataset)
     copied = {
-        name.replace("trm_encoder.", "encoders.id.")
-        .replace("position_embedding.", "positions.all.")
-        .replace("LayerNorm.", "norms.id.", 1 if name.startswith("LayerNorm") else 0): weight
+        name.replace("trm_encoder.", "encoders.id.").replace(
+            "LayerNorm.", "norms.id.", 1 if name.startswith("LayerNorm") else 0
+        ): weight
         for name, weight in stock.state_dict().items()
     }
     assert copied.keys() == model.state_dict().keys()
@@ -164,7 +135,7 @@ def _same_gradients(model, stock, rows):
         (model.item_embedding.weight, stock.item_embedding.weight),
         (model.encoders["id"].layer[0].feed_forward.dense_1.weight,
          stock.trm_encoder.layer[0].feed_forward.dense_1.weight),
-        (model.positions["all"].weight, stock.position_embedding.weight),
+        (model.position_embedding.weight, stock.position_embedding.weight),
     ):  # fmt: skip
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
 
@@ -190,19 +161,13 @@ def np_scaled(table, how):
     return table / np.sqrt(np.outer(sums, sums)) if how == "sym" else table
 
 
-def np_neighbours(vectors, count, own):
+def np_neighbours(vectors, count):
     norms = np.linalg.norm(vectors, axis=1)
     found = {}
     for i in range(1, len(vectors)):
-        if norms[i] == 0:
-            found[i] = [i]
-            continue
-        others = [j for j in range(1, len(vectors)) if j != i and norms[j] > 0]
+        others = [j for j in range(1, len(vectors)) if j != i and norms[i] * norms[j] > 0]
         likeness = {j: vectors[i] @ vectors[j] / norms[i] / norms[j] for j in others}
-        ranked = sorted(others, key=lambda j: (-round(likeness[j], 6), j))
-        kept = {"count": [i, *ranked][:count], "extra": [i, *ranked[:count]],
-                "exclude": ranked[:count]}  # fmt: skip
-        found[i] = kept[own]
+        found[i] = [i, *sorted(others, key=lambda j: (-round(likeness[j], 6), j))][:count]
     return found
 
 
@@ -236,12 +201,10 @@ def np_layer(asking, session, weights, name, heads=2):
 
 
 def np_stream(name, table, centers, inputs, weights, config):
-    owner = {"separate": name, "modal": "id" if name == "id" else "modal", "all": "all"}
-    encoder = f"encoders.{owner[config['encoder_sharing']]}"
-    places = weights["positions.all.weight"][: len(inputs)]
+    places = weights["position_embedding.weight"][: len(inputs)]
     states = np_norm(table[inputs] + places, weights, f"norms.{name}")
     for layer in range(config["n_layers"]):
-        part = f"{encoder}.layer.{layer}"
+        part = f"encoders.{name}.layer.{layer}"
         if centers is not None:
             centers = np_layer(centers, states, weights, part)
         states = np.concatenate([
@@ -264,11 +227,9 @@ def np_model(model, data, config, rows):
     for kind in model.kinds:
         features = data.item_features.table(kind).double().numpy()
         mixed = config["kappa_modal"] * np_scaled(near, config["cooc_norm_modal"]) @ features
-        lists = np_neighbours(mixed + features, config["n_neighbors"], config["knn_self"])
         table = np.zeros_like(raw)
-        for item, found in lists.items():
+        for item, found in np_neighbours(mixed + features, config["n_neighbors"]).items():
             table[item] = sum(raw[j] for j in found)
-            table[item] /= len(found) if config["graph_agg"] == "mean" else 1
         labels = np_groups(model, kind)
         pooled = [table[labels == c].mean(0) for c in range(labels.max() + 1)]
         tables[kind], first[kind] = table, np_norm(np.array(pooled), weights, f"norms.{kind}")
@@ -297,19 +258,18 @@ def np_model(model, data, config, rows):
         {"modalities": ["image"]},
         {"modalities": []},
         {"cooc_norm_id": "row", "cooc_norm_modal": "none", "kappa_id": 4.0, "kappa_modal": 1.0},
-        {"cooc_norm_id": "sym", "cooc_norm_modal": "sym", "knn_self": "extra"},
-        {"encoder_sharing": "modal", "knn_self": "exclude", "n_layers": 1},
-        {"encoder_sharing": "all", "graph_agg": "mean", "relation_tau": 2.5},
+        {"cooc_norm_id": "sym", "cooc_norm_modal": "sym", "n_layers": 1},
+        {"n_neighbors": 1, "relation_tau": 2.5},
     ],
 )
-def test_scores_as_derived_anew(build, dataset, settings, changes):
+def test_scores_as_derived_anew(build, dataset, small, changes):
     model = build(**changes)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.3)
         model.item_embedding.weight[0] = 0
-    config = settings("MDSRec", **{**SMALL, **changes})
-    prefixes = [one[:cut] for one in TRAIN for cut in range(1, len(one))]
+    config = small(**changes)
+    prefixes = [one[:cut] for one in dataset.train for cut in range(1, len(one))]
     expected = np_model(model, dataset, config, prefixes)
     made = scores(model, dataset.inter_feat).double().numpy()
     np.testing.assert_allclose(made[:, 1:], expected[:, 1:], atol=2e-4, rtol=2e-4)
@@ -329,7 +289,7 @@ def test_items_without_features_have_themselves_and_no_group(build):
 
 
 def test_only_training_sessions_are_counted(build, make_dataset, dataset):
-    other = make_dataset(TRAIN, N_ITEMS, [[1, 8], [8, 5, 5]])
+    other = make_dataset(dataset.train, N_ITEMS, [[1, 8], [8, 5, 5]])
     other.item_features = dataset.item_features
     left, right = dict(build().named_buffers()), dict(build(data=other).named_buffers())
     assert left.keys() == right.keys()
@@ -357,8 +317,9 @@ def test_groups_of_a_checkpoint_are_used(build, dataset):
     assert model.item_tables()["text centers"].shape == (2, 8)
 
 
+@pytest.mark.usefixtures("calm")
 def test_padding_takes_part_in_nothing(build, dataset):
-    model = build(**CALM)
+    model = build(**SURE)
     assert not model.item_embedding.weight[0].any()
     rows = dataset.inter_feat
     torch.stack(model.train().calculate_loss(rows)).sum().backward()
@@ -376,8 +337,6 @@ def test_noise_in_training_only(build, dataset):
     losses = [torch.stack(model.train().calculate_loss(rows)) for _ in range(2)]
     assert not torch.equal(*losses)
     assert torch.equal(scores(model, rows), scores(model, rows))
-    noisy = build(relation_noise_eval=True)
-    assert not torch.equal(scores(noisy, rows), scores(noisy, rows))
     torch.manual_seed(5)
     first = torch.stack(model.train().calculate_loss(rows))
     torch.manual_seed(5)
@@ -386,18 +345,20 @@ def test_noise_in_training_only(build, dataset):
 
 def test_without_centres_their_settings_mean_nothing(build, dataset):
     plain = build("no_ica")
-    other = build("no_ica", n_centers=2, relation_tau=9.0, relation_noise_eval=True)
+    other = build("no_ica", n_centers=2, relation_tau=9.0)
     assert torch.equal(scores(plain, dataset.inter_feat), scores(other, dataset.inter_feat))
     assert not plain.pools and not any("centers" in name for name in plain.item_tables())
 
 
-def test_lazy_injection_trains_the_same(build, dataset):
-    made = {}
-    for lazy in ("always", "never"):
-        model = build(lazy_injection=lazy, **CALM).train()
+@pytest.mark.usefixtures("calm")
+def test_injection_of_the_batch_alone_trains_the_same(build, dataset, monkeypatch):
+    made = []
+    for cost in (0, 1e9):
+        monkeypatch.setattr(graphs, "_LOOKUP_COST", cost)
+        model = build(**SURE).train()
         torch.stack(model.calculate_loss(dataset.inter_feat)).sum().backward()
-        made[lazy] = model.item_embedding.weight.grad
-    torch.testing.assert_close(made["always"], made["never"], atol=1e-5, rtol=1e-4)
+        made.append(model.item_embedding.weight.grad)
+    torch.testing.assert_close(*made, atol=1e-5, rtol=1e-4)
 
 
 def test_centres_stay_apart_only_with_residual_and_norm(build, make_dataset):
@@ -417,36 +378,35 @@ def test_centres_stay_apart_only_with_residual_and_norm(build, make_dataset):
     assert likeness["layer"] < 0.9 and likeness["bare"] > 0.99
 
 
-def test_modalities_that_are_not_named_are_those_that_were_loaded(build, make_dataset):
+def test_modalities_that_are_not_named_are_those_that_were_loaded(build, dataset, make_dataset):
     text = {"text": torch.randn(N_ITEMS, 4)}
-    assert build(data=make_dataset(TRAIN, N_ITEMS, features=text)).kinds == ("text",)
-    assert build(data=make_dataset(TRAIN, N_ITEMS)).kinds == ()
+    assert build(data=make_dataset(dataset.train, N_ITEMS, features=text)).kinds == ("text",)
+    assert build(data=make_dataset(dataset.train, N_ITEMS)).kinds == ()
     with pytest.raises(FeatureError, match="needs image features"):
-        build("image", data=make_dataset(TRAIN, N_ITEMS, features=text))
+        build("image", data=make_dataset(dataset.train, N_ITEMS, features=text))
 
 
-@pytest.mark.parametrize("alpha", [[1.0], [0.5, 0.6], [0.2, 0.3, 0.5]])
-def test_weights_must_fit_the_modalities(build, alpha):
-    with pytest.raises(ConfigError, match="one weight for each of text, image with sum 1"):
-        build(alpha=alpha)
+def test_weights_must_fit_the_modalities_that_are_there(build, dataset, make_dataset):
+    text = make_dataset(dataset.train, N_ITEMS, features={"text": torch.randn(N_ITEMS, 4)})
+    with pytest.raises(ConfigError, match="one weight for each of text with sum 1"):
+        build(data=text, alpha=[0.5, 0.5])
 
 
-def test_no_square_of_items_is_made(settings, make_dataset):
+def test_no_square_of_items_is_made(small, make_dataset):
     n_items = 700
     torch.manual_seed(0)
     features = {"text": torch.randn(n_items, 8)}
     lists = [[k, k + 1, k + 3] for k in range(1, n_items - 3)]
     data = make_dataset(lists, n_items, features=features)
-    config = settings("MDSRec", **SMALL) | {"seed": 1}
     with LargestTensor() as largest:
-        model = MDSRec(config, data)
+        model = MDSRec(small(), data)
         torch.stack(model.train().calculate_loss(data.inter_feat[:32])).sum().backward()
         scores(model, data.inter_feat[:32])
     assert largest.numel < n_items**2 / 2, largest.what
 
 
 def test_the_centres_see_no_more_than_the_row(build, dataset, monkeypatch):
-    model, seen = build(**CALM), []
+    model, seen = build(**SURE), []
     original = streams.keys_values
 
     def watched(layer, states):
@@ -458,38 +418,3 @@ def test_the_centres_see_no_more_than_the_row(build, dataset, monkeypatch):
     model.train().calculate_loss(rows)
     # One row of one item, padded to six columns: keys and values of one position.
     assert set(seen) == {(1, 1, 8)} and len(seen) == 3 * 2
-
-
-def test_diagnostics(build, dataset):
-    model = build(kappa_modal=3.0, n_centers=2)
-    found = model.diagnostics(None, [(dataset.inter_feat[:5],), (dataset.inter_feat[5:],)])
-    assert set(found) == {
-        "graph_kept_text", "graph_kept_image", "graph_overlap_text_image", "injection_ratio",
-        "relation_entropy_text", "relation_entropy_image", "center_cosine_text",
-        "center_cosine_image",
-    }  # fmt: skip
-    assert not model.training
-    table = model.item_embedding.weight.detach()
-    norms = model.injection(table).norm(dim=1)[1:] / table.norm(dim=1)[1:]
-    assert found["injection_ratio"] == pytest.approx(float(norms.median()), rel=1e-5)
-    assert 0 <= found["relation_entropy_text"] <= math.log(2)
-    tables = model.item_tables()
-    with torch.no_grad():
-        session, centers = model.sessions(*model.inputs(dataset.inter_feat), tables)["text"]
-        share = model.relation(session, centers)
-    entropy = float(-(share * share.log()).sum(dim=1).mean())
-    assert found["relation_entropy_text"] == pytest.approx(entropy, rel=1e-4)
-    cosine = torch.nn.functional.cosine_similarity(centers[:, 0], centers[:, 1], dim=1).mean()
-    assert found["center_cosine_text"] == pytest.approx(float(cosine), rel=1e-4)
-
-
-def test_diagnostics_of_graphs_by_hand(build):
-    model = build(use_cooc_modal=False)
-    found = model.diagnostics(None, [])
-    assert found["graph_kept_text"] == found["graph_kept_image"] == 1.0
-    text, image = (model.graphs[kind].neighbours.numpy() for kind in ("text", "image"))
-    shared = [
-        len((set(text[i]) & set(image[i])) - {i}) / 2 for i in (1, 2, 3, 4, 5, 7, 8)
-    ]  # fmt: skip
-    assert found["graph_overlap_text_image"] == pytest.approx(np.mean(shared))
-    assert "injection_ratio" not in build("id_only", use_cooc_id=False).diagnostics(None, [])
