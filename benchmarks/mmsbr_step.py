@@ -31,7 +31,7 @@ def released(rounds: int, batch: int, repeats: int) -> dict[str, Any]:
         prepared = _prepare(folder, "official", rounds, batch)
         model, rows = prepared.model.train(), next(iter(prepared.train))
         model.item_tables = lambda: _released_tables(model)
-        model._contrast = lambda items: _released_contrast(model)
+        model._contrasted = lambda contrast, items: _released_contrast(model)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
         return _timed(model, rows, optimizer, batch, repeats)
 
@@ -95,15 +95,15 @@ def _released_tables(model: Any) -> dict[str, Any]:
 
     count = torch.arange(1, model.n_items)
     tokens = {name: _released_tokens(model, name, count) for name in model.used}
-    pivots = model._pivots(count)
+    pivots = model.pivots(count)
     for layers in model.fusion.rounds:
         for name in model.used:
             out = _released_layer(layers[name], torch.cat([pivots, tokens[name]], dim=1))
             pivots = (pivots + out[:, :N_PIVOTS]) / 2
             tokens[name] = tokens[name] + out[:, N_PIVOTS:]
-    fusion = model.fusion
-    hidden = fusion.dropout(torch.relu(fusion.first(fusion.dropout(pivots.flatten(1)))))
-    vectors = fusion.dropout(torch.relu(fusion.second(hidden)))
+    head = model.head
+    hidden = head.dropout(torch.relu(head.first(head.dropout(pivots.flatten(1)))))
+    vectors = head.dropout(torch.relu(head.second(hidden)))
     table = torch.cat([vectors.new_zeros(1, WIDTH), vectors])
     return {"candidates": table, "price": model.price.item_vectors()}
 
@@ -112,7 +112,7 @@ def _released_tokens(model: Any, name: str, count: Any) -> Any:
     """Return the feature tokens, one pair of maps after another."""
     import torch
 
-    maps, vectors, made = model.tokens[name], model.content(name, count), []
+    maps, vectors, made = model.tokens[name], model.real[name](count), []
     for token in range(N_TOKENS):
         hidden = torch.tanh(vectors @ maps.first[token] + maps.first_bias[token])
         hidden = maps.dropout(hidden)

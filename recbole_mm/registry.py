@@ -106,6 +106,12 @@ _OURS = {
         f"{_MODEL}.mmsbr.model:MMSBR",
         origin="recbole_mm",
         settings=f"{_MODEL}.mmsbr.settings:MMSBRSettings",
+        variants={
+            "official": (
+                f"{_MODEL}.mmsbr.official:OfficialMMSBR",
+                f"{_MODEL}.mmsbr.settings:OfficialMMSBRSettings",
+            ),
+        },
     ),
     "MDSRec": ModelSpec(
         "MDSRec",

@@ -25,11 +25,12 @@ MDSREC = {**TRANSFORMER, "n_centers": 4, "n_neighbors": 4}
 BOTH = {"modalities": ["text", "image"]}
 # Each of the two branches gets half of the epochs.
 IN_TURNS = Overfit(learning_rate=0.02, epochs=1000)
-MMSBR = {
+MMSBR_SIZES = {
     "embedding_size": 16, "inner_size": 16, "n_heads": 2, "n_tokens": 2, "n_pivots": 2,
-    "contrast_sample": 64, "use_text": True, "use_image": True, "category_field": "class",
+    "use_text": True, "use_image": True, "category_field": "class",
     "dropout_tokens": 0.1, "dropout_encoder": 0.1, "dropout_price": 0.1,
 }  # fmt: skip
+MMSBR = {**MMSBR_SIZES, "contrast_sample": 64}
 # Item vectors pass through norms and dropout on their way.
 SLOWLY = Overfit(learning_rate=0.01, epochs=400)
 
@@ -86,7 +87,7 @@ TABLE = {
         {**MMSBR, "use_text": False, "use_image": False, "use_price": False},
         overfit=SLOWLY,
     ),
-    "MMSBR official": Row("MMSBR", {**MMSBR, "preset": "official", "n_rounds": 1}),
+    "MMSBR official": Row("MMSBR", {**MMSBR_SIZES, "preset": "official", "n_rounds": 1}),
     "Pop": Row("Pop", {"train_batch_size": 1}),
     "GRU4Rec": Row("GRU4Rec", RECURRENT),
     "NARM": Row("NARM", RECURRENT),

@@ -1,4 +1,4 @@
-"""Fusion of MMSBR: feature tokens, the layers that pivots pass through, and the item vector.
+"""From feature vectors to an item vector: tokens, pivots that pass between modalities, the end.
 
 Symbols: ``M`` items, ``d`` the width, ``k`` feature tokens per modality, ``T`` pivots. The paper's
 equations could not be read; those here are the released code's, see docs/mmsbr.md.
@@ -6,19 +6,14 @@ equations could not be read; those here are the released code's, see docs/mmsbr.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What ends an item vector, given its width.
-ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "norm": nn.LayerNorm,
-    "relu": lambda size: nn.ReLU(),
-    "none": lambda size: nn.Identity(),
-}
+from recbole_mm.model.mmsbr.settings import MMSBRSettings
 
 
 class FeatureTokens(nn.Module):
@@ -55,6 +50,79 @@ class FeatureTokens(nn.Module):
         return tokens.transpose(0, 1)
 
 
+class SharedPivots(nn.Module):
+    """One set of first pivots ``(T, d)`` for all items."""
+
+    def __init__(self, n_pivots: int, size: int) -> None:
+        super().__init__()
+        self.shared = nn.Parameter(torch.empty(n_pivots, size))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the first pivots ``(M, T, d)`` of some items ``(M,)``."""
+        return self.shared.expand(len(rows), -1, -1)
+
+
+class ItemPivots(nn.Module):
+    """First pivots ``(T, d)`` of its own for every item (released code)."""
+
+    def __init__(self, n_items: int, n_pivots: int, size: int) -> None:
+        super().__init__()
+        self.own = nn.Parameter(torch.empty(n_items, n_pivots, size))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the first pivots ``(M, T, d)`` of some items ``(M,)``."""
+        return self.own[rows]
+
+
+class OffsetPivots(SharedPivots):
+    """One set of first pivots for all items, plus an offset per item (ours).
+
+    Nothing is learned of an item that no training session holds: its offset stays 0. Training drops
+    whole offsets of items with content, so that content learns to do without them, as it must for
+    new items.
+
+    Parameters
+    ----------
+    n_pivots, size
+        ``T`` and ``d``.
+    trained
+        bool ``(N,)``: items of training sessions.
+    bare
+        bool ``(N,)``: items without any content, which keep their offset.
+    dropout
+        Share of the other items' offsets dropped.
+    """
+
+    trained: Tensor
+    bare: Tensor
+
+    def __init__(
+        self, n_pivots: int, size: int, trained: Tensor, bare: Tensor, dropout: float
+    ) -> None:
+        super().__init__(n_pivots, size)
+        self.offset = nn.Parameter(torch.empty(len(trained), n_pivots, size))
+        self.dropout, self.drops = dropout, not bool(bare.all())
+        self.register_buffer("trained", trained.float().unsqueeze(1), persistent=False)
+        self.register_buffer("bare", bare.unsqueeze(1), persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the first pivots ``(M, T, d)`` of some items ``(M,)``."""
+        keep = self.trained[rows]
+        if self.training and self.drops:
+            keep = keep * ((torch.rand_like(keep) >= self.dropout) | self.bare[rows])
+        return self.shared + self.offset[rows] * keep.unsqueeze(2)
+
+
+def first_pivots(settings: MMSBRSettings, trained: Tensor, bare: Tensor) -> nn.Module:
+    """Make the first pivots that ``pivot_scope`` asks for; masks as in `OffsetPivots`."""
+    shape = settings.n_pivots, settings.embedding_size
+    if settings.pivot_scope == "shared":
+        return SharedPivots(*shape)
+    if settings.pivot_scope == "item":
+        return ItemPivots(len(trained), *shape)
+    return OffsetPivots(*shape, trained, bare, settings.offset_dropout)
+
+
 class TokenLayer(nn.Module):
     """A transformer layer with the norms behind the sums.
 
@@ -62,190 +130,153 @@ class TokenLayer(nn.Module):
 
     Parameters
     ----------
-    config
-        Keys ``embedding_size``, ``n_heads``, ``inner_size``, ``dropout_encoder``, ``share_ln``,
-        ``pivot_softmax_axis``: ``"key"`` lets the weights of a query sum to 1, ``"query"``
-        those of a key (released code).
+    settings
+        ``embedding_size``, ``n_heads``, ``inner_size``, ``dropout_encoder``.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, settings: MMSBRSettings) -> None:
         super().__init__()
-        size, inner = int(config["embedding_size"]), int(config["inner_size"])
-        self.n_heads = int(config["n_heads"])
-        self.over_queries = config["pivot_softmax_axis"] == "query"
+        size, inner = settings.embedding_size, settings.inner_size
+        self.n_heads = settings.n_heads
         self.query = nn.Linear(size, size)
         self.key_value = nn.Linear(size, 2 * size)
         self.out = nn.Linear(size, size, bias=False)
         self.widen = nn.Linear(size, inner)
         self.narrow = nn.Linear(inner, size)
         self.norm_attention = nn.LayerNorm(size)
-        self.norm_out = self.norm_attention if config["share_ln"] else nn.LayerNorm(size)
-        self.dropout = nn.Dropout(config["dropout_encoder"])
+        self.norm_out = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(settings.dropout_encoder)
 
-    def forward(self, tokens: Tensor, n_out: int, absent: Tensor | None = None) -> Tensor:
-        """Return the first ``n_out`` of ``S`` tokens, ``(M, n_out, d)``.
+    def forward(self, tokens: Tensor, n_out: int) -> Tensor:
+        """Return the first ``n_out`` of the tokens ``(M, S, d)``, ``(M, n_out, d)``.
 
-        Parameters
-        ----------
-        tokens
-            ``(M, S, d)``.
-        n_out
-            How many are wanted; the others are keys and values only.
-        absent
-            bool ``(M, S)``: tokens that nobody may look at, or None.
+        The others are keys and values only.
         """
         wanted = tokens[:, :n_out]
-        mixed = self._attend(tokens, n_out, absent)
+        mixed = self.attend(tokens, n_out)
         middle = self.norm_attention(wanted + self.dropout(self.out(mixed)))
         moved = self.narrow(F.relu(self.widen(middle)))
         result: Tensor = self.norm_out(middle + self.dropout(moved))
         return result
 
-    def _attend(self, tokens: Tensor, n_out: int, absent: Tensor | None) -> Tensor:
-        """Return the attention's mixture of values ``(M, n_out, d)``."""
-        asking = tokens if self.over_queries else tokens[:, :n_out]
+    def attend(self, tokens: Tensor, n_out: int) -> Tensor:
+        """Return the attention's mixture of values for the first ``n_out``, ``(M, n_out, d)``."""
+        logits, value = self.logits(tokens[:, :n_out], tokens)
+        return (logits.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
+
+    def logits(self, asking: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits ``(M, H, Q, S)`` of asking tokens, and values ``(M, H, S, d/H)``."""
         query = self._heads(self.query(asking))
         key, value = (self._heads(part) for part in self.key_value(tokens).chunk(2, dim=-1))
-        logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        if self.over_queries:
-            weights = _shares_of_keys(logits, absent)[:, :, :n_out]
-        elif absent is None:
-            weights = logits.softmax(dim=-1)
-        else:
-            weights = logits.masked_fill(absent[:, None, None, :], -torch.inf).softmax(dim=-1)
-        return (weights @ value).transpose(1, 2).flatten(2)
+        return (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2), value
 
     def _heads(self, vectors: Tensor) -> Tensor:
         """Split ``(M, S, d)`` to ``(M, H, S, d/H)``."""
         return vectors.view(*vectors.shape[:2], self.n_heads, -1).transpose(1, 2)
 
 
-def _shares_of_keys(logits: Tensor, absent: Tensor | None) -> Tensor:
-    """Let each key share one unit out among the queries; absent tokens are neither."""
-    if absent is None:
-        return logits.softmax(dim=-2)
-    weights = logits.masked_fill(absent[:, None, :, None], -torch.inf).softmax(dim=-2)
-    return weights.masked_fill(absent[:, None, None, :], 0.0)
-
-
-class ItemFusion(nn.Module):
-    """Pivots and feature tokens of an item become its vector.
-
-    ``E_i = end(W_b relu(W_a z + b_a) + b_b)``, where ``z`` is what pivots and tokens come to and
-    ``end`` is a relu in the released code.
+class ConcatFusion(nn.Module):
+    """Pivots and feature tokens side by side, ``z = [R; F]``; missing tokens are zero.
 
     Parameters
     ----------
-    config
-        Keys ``fusion``, ``pivot_order``, ``token_skip``, ``n_pivots``, ``n_tokens``,
-        ``n_rounds``, ``item_activation`` and those of `TokenLayer`.
+    settings
+        ``embedding_size``, ``n_pivots``, ``n_tokens``.
     modalities
-        Names of the modalities in use, in the order of their layers.
+        Names of the modalities in use, in the order of their tokens.
     """
 
-    def __init__(self, config: Mapping[str, Any], modalities: Sequence[str]) -> None:
+    def __init__(self, settings: MMSBRSettings, modalities: Sequence[str]) -> None:
         super().__init__()
-        self.form = str(config["fusion"])
-        self.parallel = config["pivot_order"] == "parallel"
-        self.modalities = tuple(modalities)
-        self.n_pivots, self.n_tokens = int(config["n_pivots"]), int(config["n_tokens"])
-        size, rounds = int(config["embedding_size"]), int(config["n_rounds"])
-        self.rounds = nn.ModuleList()
-        if self.form in ("pivot", "full_transformer"):
-            for _ in range(rounds):
-                layers = {name: TokenLayer(config) for name in self.modalities}
-                self.rounds.append(nn.ModuleDict(layers))
-        self.skip = bool(config["token_skip"]) and len(self.rounds) > 0
-        parts = 1 if self.form == "mean" else self.n_pivots
-        if self.skip or self.form == "concat_mlp":
-            parts += self.n_tokens * len(self.modalities)
-        self.first = nn.Linear(size * parts, size)
-        self.second = nn.Linear(size, size)
-        self.activation = ACTIVATIONS[config["item_activation"]](size)
-        self.dropout = nn.Dropout(config["dropout_fusion"])
+        self.n_pivots = settings.n_pivots
+        beside = settings.n_tokens * len(modalities)
+        self.width = settings.embedding_size * (settings.n_pivots + beside)
 
     def forward(
         self, pivots: Tensor, tokens: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> Tensor:
-        """Return item vectors ``(M, d)``.
+        """Return ``z`` ``(M, width)``.
 
         Parameters
         ----------
         pivots
-            ``(M, T, d)``.
+            First pivots ``(M, T, d)``.
         tokens
             ``(M, k, d)`` by modality.
         present
             bool ``(M,)`` by modality: items that have it.
         """
-        mixed = getattr(self, f"_{self.form}")(pivots, dict(tokens), present)
-        if self.skip:
-            mixed = torch.cat([mixed, self._concat_mlp(pivots[:, :0], dict(tokens), present)], 1)
-        hidden = self.dropout(F.relu(self.first(self.dropout(mixed))))
-        vectors: Tensor = self.dropout(self.activation(self.second(hidden)))
-        return vectors
+        shown = [x.masked_fill(~present[u][:, None, None], 0.0) for u, x in tokens.items()]
+        return torch.cat([pivots, *shown], dim=1).flatten(1)
 
-    def _pivot(
-        self, pivots: Tensor, tokens: dict[str, Tensor], present: Mapping[str, Tensor]
+
+class PivotFusion(ConcatFusion):
+    """Pivots pass a layer per modality and round, then stand beside the tokens (ours).
+
+    ``O = Layer([R; F])``, ``R <- (R + O_R) / 2``, ``F <- F + O_F``: the pivots alone carry from one
+    modality to the other, and both layers of a round see the same ones (ours). Where an item lacks
+    a modality, its layer does not count.
+
+    Parameters
+    ----------
+    settings
+        ``n_rounds``, and those of `ConcatFusion` and `TokenLayer`.
+    modalities
+        Names of the modalities in use, in the order of their layers.
+    """
+
+    Layer: ClassVar[type[TokenLayer]] = TokenLayer
+
+    def __init__(self, settings: MMSBRSettings, modalities: Sequence[str]) -> None:
+        super().__init__(settings, modalities)
+        self.rounds = nn.ModuleList(
+            nn.ModuleDict({name: self.Layer(settings) for name in modalities})
+            for _ in range(settings.n_rounds)
+        )
+
+    def forward(
+        self, pivots: Tensor, tokens: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> Tensor:
-        """Pass the pivots through a layer per modality and round; they alone carry over.
+        """Return ``z`` ``(M, width)``; arguments as in `ConcatFusion`."""
+        return super().forward(self.passed(pivots, tokens, present), tokens, present)
 
-        ``O = Layer([R; F])``, ``R <- (R + O_R) / 2``, ``F <- F + O_F``. Where an item lacks the
-        modality, ``R`` stays. The tokens' last outputs are read by nobody and not computed.
-        """
-        layers: Any
-        for number, layers in enumerate(self.rounds):
-            last = number == len(self.rounds) - 1
-            outs = []
-            for name in self.modalities:
-                out = self._pass(layers[name], pivots, tokens, name, last)
-                if self.parallel:
-                    outs.append((out, present[name]))
-                else:
-                    pivots = merge(pivots, [(out, present[name])])
-            pivots = merge(pivots, outs)
-        return pivots.flatten(1)
+    def passed(
+        self, pivots: Tensor, tokens: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the pivots ``(M, T, d)`` behind all rounds."""
+        moved = dict(tokens)
+        for number, group in enumerate(self.rounds, start=1):
+            layers, last = cast(nn.ModuleDict, group), number == len(self.rounds)
+            pivots = self.one_round(layers, pivots, moved, present, last)
+        return pivots
 
-    def _pass(
+    def one_round(
+        self,
+        layers: nn.ModuleDict,
+        pivots: Tensor,
+        tokens: dict[str, Tensor],
+        present: Mapping[str, Tensor],
+        last: bool,
+    ) -> Tensor:
+        """Run the layers of a round; move the tokens on, and return the pivots."""
+        outs = []
+        for name in tokens:
+            out = self.one_layer(layers[name], pivots, tokens, name, last)
+            outs.append((out, present[name]))
+        return merge(pivots, outs)
+
+    def one_layer(
         self, layer: nn.Module, pivots: Tensor, tokens: dict[str, Tensor], name: str, last: bool
     ) -> Tensor:
-        """Run one layer; move its tokens on, and return its pivots."""
-        width = self.n_pivots if last else self.n_pivots + self.n_tokens
-        out: Tensor = layer(torch.cat([pivots, tokens[name]], dim=1), width)
+        """Run one layer; move its tokens on, and return what it makes of the pivots.
+
+        The tokens' last outputs are read by nobody and not computed.
+        """
+        whole = torch.cat([pivots, tokens[name]], dim=1)
+        out: Tensor = layer(whole, self.n_pivots if last else whole.shape[1])
         if not last:
             tokens[name] = tokens[name] + out[:, self.n_pivots :]
         return out[:, : self.n_pivots]
-
-    def _full_transformer(
-        self, pivots: Tensor, tokens: dict[str, Tensor], present: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Let all tokens look at each other, in as many layers as with pivots (no bottleneck)."""
-        whole, absent = _join(pivots, tokens, present)
-        layers = [layer for group in self.rounds for layer in group.children()]
-        for number, layer in enumerate(layers):
-            if number == len(layers) - 1:
-                out = layer(whole, self.n_pivots, absent)
-                whole = (whole[:, : self.n_pivots] + out) / 2
-            else:
-                out = layer(whole, whole.shape[1], absent)
-                pivots = (whole[:, : self.n_pivots] + out[:, : self.n_pivots]) / 2
-                whole = torch.cat([pivots, (whole + out)[:, self.n_pivots :]], dim=1)
-        return whole[:, : self.n_pivots].flatten(1)
-
-    def _concat_mlp(
-        self, pivots: Tensor, tokens: dict[str, Tensor], present: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Put pivots and tokens side by side; missing tokens are zero."""
-        whole, absent = _join(pivots, tokens, present)
-        return whole.masked_fill(absent.unsqueeze(-1), 0.0).flatten(1)
-
-    def _mean(
-        self, pivots: Tensor, tokens: dict[str, Tensor], present: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Take the mean of pivots and tokens that are there."""
-        whole, absent = _join(pivots, tokens, present)
-        weight = (~absent).unsqueeze(-1).to(whole.dtype)
-        return (whole * weight).sum(dim=1) / weight.sum(dim=1)
 
 
 def merge(pivots: Tensor, outs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -268,11 +299,28 @@ def merge(pivots: Tensor, outs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return torch.where(count > 0, (pivots + total / count.clamp_min(1.0)) / 2, pivots)
 
 
-def _join(
-    pivots: Tensor, tokens: Mapping[str, Tensor], present: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return all tokens of an item in a row ``(M, S, d)`` and which are missing ``(M, S)``."""
-    whole = torch.cat([pivots, *tokens.values()], dim=1)
-    masks = [pivots.new_zeros(pivots.shape[:2], dtype=torch.bool)]
-    masks += [(~present[u]).unsqueeze(1).expand(t.shape[:2]) for u, t in tokens.items()]
-    return whole, torch.cat(masks, dim=1)
+class ItemHead(nn.Module):
+    """The item vector ``E = LN(W_b relu(W_a z + b_a) + b_b)``.
+
+    Parameters
+    ----------
+    width
+        Width of ``z``.
+    size
+        Width ``d`` of ``E``.
+    dropout
+        Before and after the maps.
+    """
+
+    def __init__(self, width: int, size: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, size)
+        self.second = nn.Linear(size, size)
+        self.end: nn.Module = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, fused: Tensor) -> Tensor:
+        """Return item vectors ``(M, d)`` of ``z`` ``(M, width)``."""
+        hidden = self.dropout(F.relu(self.first(self.dropout(fused))))
+        vectors: Tensor = self.dropout(self.end(self.second(hidden)))
+        return vectors

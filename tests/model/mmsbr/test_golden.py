@@ -1,8 +1,8 @@
-"""MMSBR as a whole against numbers of an independent derivation in float64.
+"""The released MMSBR as a whole against numbers of an independent derivation in float64.
 
 Every weight follows one rule: number ``t`` has the entries ``sin(t + 0.7 row + 1.3 column)``, its
 bias ``0.1 cos(t + row)``. The released network, run with these weights, gives the numbers of the
-axis ``query`` to float32 rounding.
+axis ``query`` to float32 rounding; those of the axis ``key`` have the layers of the sound model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_mm.model.mmsbr.model import MMSBR
+from recbole_mm.data.item_columns import ItemColumns
+from recbole_mm.model.mmsbr.official import AlternatingFusion, OfficialMMSBR, WholeContrast
+from recbole_mm.model.mmsbr.pivots import TokenLayer
 
 D, HEADS, INNER = 4, 2, 16
 SETTINGS = {
@@ -24,12 +26,10 @@ SETTINGS = {
     "n_pivots": 4,
     "n_rounds": 1,
     "pca_dim": 0,
-    "pca_scale": "none",
     "price_levels": 1,
     "pseudo": "files",
-    "contrast_topk": 2,
-    "init": "standard",
 }
+VECTORS = ("image", "text", "pseudo_image", "pseudo_text")
 ITEMS = """item_id:token\tprice:float\tcategory:token
 i1\t10\tfirst
 i2\t20\tfirst
@@ -108,12 +108,17 @@ def fill_tokens(tokens, t):
 
 @torch.no_grad()
 def fill_model(model):
-    model.item_pivots.copy_(
-        with_padding(torch.cat([entries(t, 3, D) for t in (5, 6, 7, 8)], dim=1))
-    )
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.weight.fill_(1.0), module.bias.zero_()
+    for t, name in enumerate(VECTORS, start=1):
+        side = model.pseudo if name.startswith("pseudo") else model.real
+        side[name.removeprefix("pseudo_")].vectors.copy_(with_padding(entries(t, 3, D)))
+    pivots = torch.stack([entries(t, 3, D) for t in (5, 6, 7, 8)], dim=1)
+    model.pivots.own[1:].copy_(pivots)
     fill_tokens(model.tokens["image"], 12), fill_tokens(model.tokens["text"], 16)
     fill_layer(model.fusion.rounds[0]["image"], 20), fill_layer(model.fusion.rounds[0]["text"], 26)
-    fill(model.fusion.first, 32, 0.3, 1.0), fill(model.fusion.second, 33, 0.3, 1.0)
+    fill(model.head.first, 32, 0.3, 1.0), fill(model.head.second, 33, 0.3, 1.0)
     for layer, t in (
         (model.interest.item, 34),
         (model.interest.mean, 35),
@@ -128,16 +133,33 @@ def fill_model(model):
         fill(model.price.maps[name], t)
 
 
+class KeyAxisFusion(AlternatingFusion):
+    Layer = TokenLayer
+
+
+class TwoNearest(WholeContrast):
+    n_nearest = 2
+
+
+class KeyAxis(OfficialMMSBR):
+    Contrast = TwoNearest
+    Fusions = {"pivot": KeyAxisFusion}
+
+
+class QueryAxis(OfficialMMSBR):
+    Contrast = TwoNearest
+
+
 @pytest.fixture(params=["query", "key"])
 def golden(request, settings, make_dataset, tmp_path):
     (tmp_path / "Tiny.item").write_text(ITEMS)
-    names = ("image", "text", "pseudo_image", "pseudo_text")
-    features = {name: with_padding(entries(t, 3, D)) for t, name in enumerate(names, start=1)}
+    # What the files hold is drawn over at once; the tables are filled below.
+    features = {name: with_padding(entries(1, 3, D)) for name in VECTORS}
     data = make_dataset([[1, 3, 2], [2, 1]], 4, features=features)
-    data.dataset_path, data.dataset_name, data.iid_field = str(tmp_path), "Tiny", "item_id"
-    data.field2id_token = {"item_id": ["[PAD]", "i1", "i2", "i3"]}
-    config = settings("MMSBR", "official", **SETTINGS, pivot_softmax_axis=request.param)
-    model = MMSBR(config, data)
+    tokens = ["[PAD]", "i1", "i2", "i3"]
+    data.item_columns = ItemColumns(tmp_path / "Tiny.item", "item_id", tokens)
+    kind = {"query": QueryAxis, "key": KeyAxis}[request.param]
+    model = kind(settings("MMSBR", "official", **SETTINGS), data)
     fill_model(model)
     rows = Interaction(
         {
@@ -170,7 +192,7 @@ def test_every_quantity_on_the_way(golden):
     raw = torch.tensor(VARIANCE)
     sigma = torch.where(raw > 0, (1 + raw.clamp(min=0)).sqrt(), (raw / 2).exp())
     torch.testing.assert_close(query[:, 2 * D :], sigma, rtol=1e-4, atol=2e-5)
-    near(model.price_distance(query, tables)[:, 1:], DISTANCE)
+    near(model.distances(rows)[:, 1:], DISTANCE)
     parts = model.score_parts(rows)
     near(parts["interest"][:, 1:], expected["r"])
 

@@ -9,22 +9,20 @@ import torch
 
 from recbole_mm.model.mmsbr.price import (
     PricePreference,
-    Prices,
     PriceScore,
+    nearness,
     positive,
+    products,
     spread,
     squared_distances,
 )
+from recbole_mm.model.mmsbr.prices import Prices
+from recbole_mm.model.mmsbr.settings import MMSBRSettings
 
-TINY = {
-    "embedding_size": 1,
-    "n_heads": 1,
-    "price_repr": "gaussian",
-    "price_attention": "wasserstein",
-    "price_item_ln": False,
-    "share_ln": False,
-    "dropout_price": 0.0,
-}
+
+def tiny(**changes):
+    sizes = {"embedding_size": 1, "n_heads": 1, "dropout_price": 0.0}
+    return MMSBRSettings(**sizes | changes)
 
 
 def known(levels, n_levels, categories=None, n_categories=0):
@@ -64,9 +62,9 @@ def test_positive_and_spread_by_hand():
 class Recorded(PricePreference):
     """A branch whose attention inputs and weights are set and looked at."""
 
-    def _inputs(self, role, item_seq):
+    def _inputs(self, moment, item_seq):
         # Maps are identities; the raw number of a variance v is v - 1 or log v.
-        return {"mean": self.means, "variance": self.variances}[role]
+        return {"mean": self.means, "variance": self.variances}[moment.name]
 
 
 def identity_maps(model):
@@ -78,7 +76,7 @@ def identity_maps(model):
 
 @pytest.fixture
 def attended():
-    model = Recorded(TINY, known([0, 1, 2], 3))
+    model = Recorded(tiny(), known([0, 1, 2], 3))
     identity_maps(model)
     model.means = torch.tensor([[[2.0], [0.0]]])
     model.variances = torch.tensor([[[3.0], [0.0]]])  # stand for variances 4 and 1
@@ -88,9 +86,8 @@ def attended():
 def test_wasserstein_attention_by_hand(attended):
     """The last position asks: mean 0, variance 1; the other one is 5 away."""
     lengths = torch.tensor([2])
-    weights = attended._weights(
-        {"mean": attended.means, "variance": attended.variances}, lengths, torch.zeros(1, 2) > 1
-    )
+    inputs = {"mean": attended.means, "variance": attended.variances}
+    weights = attended._weights(inputs, lengths)
     torch.testing.assert_close(weights, torch.tensor([[[0.006693, 0.993307]]]), atol=1e-6, rtol=0)
     mean = (weights @ attended.means).item()
     assert mean == pytest.approx(0.013386, abs=1e-6)
@@ -99,7 +96,7 @@ def test_wasserstein_attention_by_hand(attended):
     # And seen from the other item.
     attended.means, attended.variances = attended.means.flip(1), attended.variances.flip(1)
     inputs = {"mean": attended.means, "variance": attended.variances}
-    weights = attended._weights(inputs, lengths, torch.zeros(1, 2) > 1)
+    weights = attended._weights(inputs, lengths)
     assert (weights @ attended.means).item() == pytest.approx(1.986614, abs=1e-6)
     values = positive(attended.variances)
     assert (weights.square() @ values).item() == pytest.approx(3.946681, abs=1e-6)
@@ -124,38 +121,36 @@ def test_variances_are_mixed_with_squared_weights(attended):
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        ("wasserstein", None),
-        ("dot", [math.exp(2.0), math.exp(1.0)]),  # u = [0, 1] with [2, 2] and [0, 1]
-        ("none", [1.0, 1.0]),
+        (nearness, [math.exp(-5.0), 1.0]),
+        (products, [math.exp(2.0), math.exp(1.0)]),  # u = [0, 1] with [2, 2] and [0, 1]
     ],
 )
 def test_forms_of_the_attention(attended, form, expected):
-    attended.attention = form
+    attended.likeness = form
     inputs = {"mean": attended.means, "variance": attended.variances}
-    weights = attended._weights(inputs, torch.tensor([2]), torch.zeros(1, 2) > 1)
-    expected = torch.tensor(expected or [math.exp(-5.0), 1.0])
+    weights = attended._weights(inputs, torch.tensor([2]))
+    expected = torch.tensor(expected)
     torch.testing.assert_close(weights[0, 0], expected / expected.sum(), atol=1e-6, rtol=0)
 
 
 def test_padding_takes_no_weight():
     torch.manual_seed(0)
-    config = TINY | {"embedding_size": 4, "n_heads": 2}
-    model = PricePreference(config, known([0, 1, 2, 3], 4, torch.tensor([0, 1, 1, 2]), 3)).eval()
+    settings = tiny(embedding_size=4, n_heads=2)
+    model = PricePreference(settings, known([0, 1, 2, 3], 4, torch.tensor([0, 1, 1, 2]), 3)).eval()
     short = model(torch.tensor([[1, 3], [2, 0]]), torch.tensor([2, 1]))
     padded = model(torch.tensor([[1, 3, 0, 0], [2, 0, 0, 0]]), torch.tensor([2, 1]))
     torch.testing.assert_close(short, padded)
 
 
 def test_a_point_has_no_variance():
-    model = PricePreference(TINY | {"price_repr": "point"}, known([0, 1, 2], 3))
+    model = PricePreference(tiny(price_repr="point"), known([0, 1, 2], 3))
     assert not [name for name, _ in model.named_parameters() if "variance" in name]
     assert model.item_vectors().shape == (3, 1)
     assert model(torch.tensor([[1]]), torch.tensor([1])).shape == (1, 1)
 
 
 def test_item_vectors_by_hand():
-    config = TINY | {"embedding_size": 2}
-    model = PricePreference(config, known([0, 1, 2], 3, torch.tensor([0, 1, 1]), 2))
+    model = PricePreference(tiny(embedding_size=2), known([0, 1, 2], 3, torch.tensor([0, 1, 1]), 2))
     with torch.no_grad():
         model.tables["mean"][:] = torch.tensor([[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]])
         model.tables["variance"][:] = torch.tensor([[9.0, 9.0], [2.0, -3.0], [0.0, 7.0]])
@@ -166,40 +161,21 @@ def test_item_vectors_by_hand():
     torch.testing.assert_close(model.item_vectors(), expected)
 
 
-def test_the_item_side_can_be_normed():
-    config = TINY | {"embedding_size": 2, "price_item_ln": True}
-    model = PricePreference(config, known([0, 1], 2))
+@pytest.mark.parametrize(("name", "form"), [("wasserstein", nearness), ("dot", products)])
+def test_the_setting_chooses_the_attention(name, form):
+    assert PricePreference(tiny(price_attention=name), known([0, 1], 2)).likeness is form
+
+
+def test_a_distant_price_makes_a_score_smaller():
+    model, interest = PriceScore(), torch.tensor([1.0, -1.0])
+    added = model(interest, torch.tensor([3.0, 0.0]))
+    torch.testing.assert_close(added, torch.tensor([-0.3, 0.0]))
     with torch.no_grad():
-        model.tables["mean"][1] = torch.tensor([1.0, 5.0])
-    torch.testing.assert_close(model.item_vectors()[1, :2], torch.tensor([-1.0, 1.0]))
+        model.log_gamma.fill_(0.0)
+    assert (interest + model(interest, torch.tensor([3.0, 0.0]))).tolist() == [-2.0, -1.0]
 
 
-@pytest.mark.parametrize(
-    ("form", "expected"),
-    [
-        ("mul_plus", [4.0, -1.0]),
-        ("sub", [-2.0, -1.0]),
-        ("mul_exp", [0.049787, -1.0]),
-        ("none", [1.0, -1.0]),
-    ],
-)
-def test_scores_by_hand(form, expected):
-    interest, distance = torch.tensor([1.0, -1.0]), torch.tensor([3.0, 0.0])
-    score = interest + PriceScore(form, 1.0)(interest, distance)
-    torch.testing.assert_close(score, torch.tensor(expected), atol=1e-6, rtol=0)
-
-
-def test_the_weight_of_the_distance_is_learned_where_it_is_used():
-    for form, there in (("sub", 1), ("mul_exp", 1), ("mul_plus", 0), ("none", 0)):
-        assert len(list(PriceScore(form, 0.5).parameters())) == there
-    assert PriceScore("sub", 0.5)(torch.ones(1), torch.ones(1)).item() == pytest.approx(-0.5)
-
-
-def test_one_norm_or_many():
-    shared = PricePreference(TINY | {"share_ln": True}, known([0, 1], 2))
-    own = PricePreference(TINY, known([0, 1], 2))
-    count = [
-        sum(name.startswith("norms") for name, _ in m.named_parameters()) for m in (shared, own)
-    ]
-    assert count == [2, 8]
-    assert shared.norms["mean"].eps == 1e-12 and own.norms["mean"].eps == 1e-5
+def test_each_place_has_a_norm_of_its_own():
+    model = PricePreference(tiny(), known([0, 1], 2))
+    assert sum(name.startswith("norms") for name, _ in model.named_parameters()) == 8
+    assert model.norms["mean"].eps == 1e-5
