@@ -10,19 +10,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
 from recbole_mm.encode.text.fields import USUAL_FIELDS, default_fields, item_texts
 from recbole_mm.errors import MMError
+from recbole_mm.evaluation.hooks import HasItemNeighbours, HasScoreParts
 from recbole_mm.evaluation.parts import WHOLE
 from recbole_mm.evaluation.ranking import target_ranks
 from recbole_mm.files import atomic_write
 
 if TYPE_CHECKING:
+    from recbole_mm.data.session_dataset import SessionDataset
     from recbole_mm.run.prepared import Prepared
 
 logger = logging.getLogger(__name__)
@@ -82,7 +86,7 @@ def case_page(prepared: Prepared, sessions: Sequence[str], topk: int = 5) -> str
     return "\n".join(lines)
 
 
-def item_titles(dataset: Any) -> list[str]:
+def item_titles(dataset: SessionDataset) -> list[str]:
     """Return what to call each item, by internal id: title and token, or the token alone.
 
     The title is the column ``title`` or else the first text column.
@@ -122,22 +126,21 @@ def _case(prepared: Prepared, row: int, titles: Sequence[str], topk: int) -> Ite
     best = {name: table[0, 1:].topk(min(topk, table.shape[1] - 1)).indices + 1
             for name, table in scores.items()}  # fmt: skip
     yield from _table(best, titles, {target})
-    neighbours = getattr(model, "item_neighbours", None)
-    lists = neighbours(target) if callable(neighbours) else {}
+    lists = model.item_neighbours(target) if isinstance(model, HasItemNeighbours) else {}
     if lists:
         found = [set(map(int, one)) for one in lists.values()]
         shared = set.intersection(*found) if len(found) > 1 else set()
         yield ""
         yield f"Most like the target; bold in all lists ({len(shared)}):"
         yield ""
-        yield from _table({name: one[:topk] for name, one in lists.items()}, titles, shared)
+        yield from _table({name: list(one)[:topk] for name, one in lists.items()}, titles, shared)
 
 
-def _scores(model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+def _scores(model: AbstractRecommender, batch: Interaction) -> Iterator[tuple[str, Tensor]]:
     """Yield the whole score ``(1, n_items)`` and each of its parts."""
     yield WHOLE, model.full_sort_predict(batch).view(len(batch), -1)
-    parts = getattr(model, "score_parts", None)
-    yield from (parts(batch) if callable(parts) else {}).items()
+    if isinstance(model, HasScoreParts):
+        yield from model.score_parts(batch).items()
 
 
 def _rank(scores: Tensor, target: int) -> int:
@@ -146,10 +149,10 @@ def _rank(scores: Tensor, target: int) -> int:
 
 
 def _table(
-    lists: Mapping[str, Iterable[Any]], titles: Sequence[str], bold: set[int]
+    lists: Mapping[str, Iterable[int]], titles: Sequence[str], bold: set[int]
 ) -> Iterator[str]:
     """Yield a table with one column of items per list."""
-    columns = [[int(item) for item in one] for one in lists.values()]
+    columns = [list(map(int, one)) for one in lists.values()]
     yield f"| | {' | '.join(lists)} |"
     yield "|---" * (len(columns) + 1) + "|"
     for place in range(max(map(len, columns), default=0)):

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from recbole.data import data_preparation
+from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import init_seed
 
 from recbole_mm import compat
@@ -35,10 +35,10 @@ class Prepared:
     config: MMConfig
     spec: ModelSpec
     dataset: SessionDataset
-    train: Any
-    valid: Any
-    test: Any
-    model: torch.nn.Module
+    train: TrainDataLoader
+    valid: FullSortEvalDataLoader
+    test: FullSortEvalDataLoader
+    model: AbstractRecommender
 
 
 def prepare(config: MMConfig) -> Prepared:
@@ -98,7 +98,7 @@ def load_dataset(
     model: str,
     dataset: str,
     config_files: Sequence[str | Path] = (),
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
 ) -> SessionDataset:
     """Read and split a data set as a run of ``model`` would, without building the model."""
     config = MMConfig(model, dataset, config_files, overrides)

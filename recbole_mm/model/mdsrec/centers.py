@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from recbole.model.layers import FeedForward, TransformerLayer
 from torch import Tensor, nn
 
-from recbole_mm.model.mdsrec.streams import CenterStep, KeysValues, attend, tail_of
+from recbole_mm.model.mdsrec.streams import CenterStep
+from recbole_mm.model.transformer import KeysValues, attend, tail_of
 
 Maps = Callable[[FeedForward, Tensor], Tensor]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from recbole.model.layers import TransformerEncoder
 
+from recbole_mm.model import transformer
 from recbole_mm.model.mdsrec import streams
 from recbole_mm.model.mdsrec.settings import MDSRecSettings
 
@@ -88,22 +89,22 @@ def test_centres_attend_by_hand(asking, weights):
     # The third position is padding, whatever stands there.
     session = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]])
     mask = torch.tensor([[[[True, True, False]]]])
-    seen = streams.keys_values(layer, session)
+    seen = transformer.keys_values(layer, session)
     for query in (torch.tensor([asking]), torch.tensor([[asking]])):
-        mixed = streams.attend(layer, query, seen, mask)
+        mixed = transformer.attend(layer, query, seen, mask)
         torch.testing.assert_close(mixed, torch.tensor([[weights]]), atol=1e-6, rtol=0)
 
 
 def test_centres_that_all_rows_share_are_projected_once():
     encoder, inputs = make(n_layers=1), states()
     layer, start = encoder.layer[0], torch.randn(4, 8)
-    seen = streams.keys_values(layer, inputs)
+    seen = transformer.keys_values(layer, inputs)
     mask = (torch.arange(5) < LENGTHS.unsqueeze(1))[:, None, None, :]
     calls: list[int] = []
     layer.multi_head_attention.query.register_forward_hook(
         lambda _, given, __: calls.append(given[0].numel())
     )
-    shared = streams.attend(layer, start, seen, mask)
-    each = streams.attend(layer, start.expand(3, -1, -1), seen, mask)
+    shared = transformer.attend(layer, start, seen, mask)
+    each = transformer.attend(layer, start.expand(3, -1, -1), seen, mask)
     torch.testing.assert_close(shared, each)
     assert calls == [4 * 8, 3 * 4 * 8]
