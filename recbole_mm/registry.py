@@ -94,6 +94,12 @@ _OURS = {
         "recbole_mm.trainer.alterrec:AlterRecTrainer",
         origin="recbole_mm",
         settings=f"{_MODEL}.alterrec.settings:AlterRecSettings",
+        variants={
+            "official": (
+                f"{_MODEL}.alterrec.official:OfficialAlterRec",
+                f"{_MODEL}.alterrec.settings:OfficialAlterRecSettings",
+            )
+        },
     ),
     "NFRec": ModelSpec(
         "NFRec",

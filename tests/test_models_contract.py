@@ -62,7 +62,7 @@ TABLE = {
     "SRIM official": Row("SRIM", {**SRIM, "preset": "official"}),
     "NFRec": Row("NFRec", NFREC),
     "NFRec concat": Row("NFRec", {**NFREC, "preset": "concat", "session_encoder": "transformer"}),
-    "NFRec id": Row("NFRec", {**NFREC, "preset": "id", "negative_sampling": "uniform"}),
+    "NFRec id": Row("NFRec", {**NFREC, "preset": "id"}),
     # The mean of mapped texts cannot tell any session from any other, a Transformer of 64 can.
     "NFRec text": Row(
         "NFRec",

@@ -122,6 +122,14 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
         tables = self.current_tables()
         return self.encode(*self.inputs(interaction), tables), tables["candidates"]
 
+    def drop_caches(self) -> None:
+        """Forget what was computed from weights that are now others, or elsewhere.
+
+        A subclass that keeps more than the item tables extends it. Training changes weights as
+        well, but not always all: `train` drops the item tables alone.
+        """
+        self._cached = None
+
     def train(self, mode: bool = True) -> MMSequentialRecommender:
         """Switch between training and evaluation; drops the cached item tables."""
         self._cached = None
@@ -129,11 +137,11 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
         return self
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Load weights; drops the cached item tables."""
-        self._cached = None
+        """Load weights; drops all caches."""
+        self.drop_caches()
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Move or cast the model; drops the cached item tables."""
-        self._cached = None
+        """Move or cast the model; drops all caches."""
+        self.drop_caches()
         return super()._apply(*args, **kwargs)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
+from recbole_mm.model.alterrec.model import AlterRec
+from recbole_mm.model.alterrec.settings import BranchName
 from recbole_mm.trainer.base import MMTrainerMixin
 from recbole_mm.trainer.history import EpochRecord
 from recbole_mm.trainer.state import Stateful
@@ -29,10 +30,9 @@ class AlterRecTrainer(MMTrainerMixin):
     Parameters
     ----------
     config
-        Read besides the mixin's keys: ``<branch>_learning_rate`` (``~``: ``learning_rate``),
-        ``<branch>_lr_step_size``, ``lr_gamma``.
+        Read besides the mixin's keys: ``learning_rate``.
     model
-        An `recbole_mm.model.alterrec.model.AlterRec`.
+        Its settings hold the branches' own learning rates.
 
     Attributes
     ----------
@@ -40,24 +40,23 @@ class AlterRecTrainer(MMTrainerMixin):
         One per trained branch.
     """
 
-    def __init__(self, config: Config, model: nn.Module) -> None:
+    def __init__(self, config: Config, model: AlterRec) -> None:
         super().__init__(config, model)
-        self.optimizers = {name: self._optimizer_of(name) for name in self.model.branches}
+        chosen = model.settings
+        self.optimizers = {name: self._optimizer_of(model, name) for name in chosen.branches}
         self.schedulers = {
-            name: StepLR(optimizer, config[f"{name}_lr_step_size"], config["lr_gamma"])
+            name: StepLR(optimizer, chosen.of_branch(name).lr_step_size, chosen.lr_gamma)
             for name, optimizer in self.optimizers.items()
         }
         self.optimizer = self.optimizers[self.model.plan.branch]
         self._rate = 0.0
         self._warn_of_early_stop()
 
-    def _optimizer_of(self, name: str) -> Optimizer:
+    def _optimizer_of(self, model: AlterRec, name: BranchName) -> Optimizer:
         """Make the optimiser of a branch."""
-        rate = self.config[f"{name}_learning_rate"]
-        rate = self.config["learning_rate"] if rate is None else rate
-        return self._build_optimizer(
-            params=self.model.branches[name].parameters(), learning_rate=rate
-        )
+        own = model.settings.of_branch(name).learning_rate
+        rate = self.config["learning_rate"] if own is None else own
+        return self._build_optimizer(params=model.network(name).parameters(), learning_rate=rate)
 
     def _warn_of_early_stop(self) -> None:
         """Say so if a branch's turn could be cut off because its partner makes no progress."""

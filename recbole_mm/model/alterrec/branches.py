@@ -11,8 +11,21 @@ import torch
 from recbole.model.layers import TransformerEncoder
 from torch import Tensor, nn
 
-from recbole_mm.model.layers import ItemTable, gather_rows, last_position, masked_mean
+from recbole_mm.model.alterrec.settings import (
+    ParameterInit,
+    SessionEncoder,
+    TransformerSettings,
+)
+from recbole_mm.model.layers import (
+    ItemTable,
+    gather_rows,
+    last_position,
+    masked_mean,
+    real_positions,
+)
 
+# The released code's, where RecBole's own Transformers take gelu and 1e-12.
+ACTIVATION, EPSILON = "relu", 1e-6
 # Standard deviation of parameter_init: normal, as in RecBole's own Transformers.
 NORMAL_STD = 0.02
 # Added to attention logits of positions that must not be seen; exp() of it is 0 in float32.
@@ -25,10 +38,10 @@ class IdItems(nn.Module):
     Row 0 belongs to padding and means nothing: sessions mask it and it is no candidate.
     """
 
-    def __init__(self, n_items: int, size: int, layer_norm: bool) -> None:
+    def __init__(self, n_items: int, size: int) -> None:
         super().__init__()
         self.table = ItemTable(n_items, size)
-        self.norm = nn.LayerNorm(size) if layer_norm else nn.Identity()
+        self.norm = nn.LayerNorm(size)
 
     def forward(self) -> Tensor:
         """Return the whole table ``(N, d)``."""
@@ -45,12 +58,12 @@ class TextItems(nn.Module):
 
     features: Tensor
 
-    def __init__(self, features: Tensor, size: int, dropout: float, layer_norm: bool) -> None:
+    def __init__(self, features: Tensor, size: int, dropout: float) -> None:
         super().__init__()
         self.register_buffer("features", features, persistent=False)
         self.project = nn.Linear(features.shape[1], size)
         self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(size) if layer_norm else nn.Identity()
+        self.norm = nn.LayerNorm(size)
 
     def forward(self) -> Tensor:
         """Return the whole table ``(N, d)``; row 0 means nothing, as in `IdItems`."""
@@ -63,31 +76,38 @@ class MeanSession(nn.Module):
 
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Return ``(B, d)`` of item vectors ``(B, T, d)`` and lengths ``(B,)``."""
-        places = torch.arange(items.shape[1], device=items.device)
-        return masked_mean(items, places < lengths.unsqueeze(1))
+        return masked_mean(items, real_positions(lengths, items.shape[1]))
 
 
 class TransformerSession(nn.Module):
     """Session vector as the last position of a causal Transformer (appendix D, RecBole's blocks).
 
     Positions count from the left, so that padding on the right changes nothing.
+
+    Parameters
+    ----------
+    settings
+        Depth, heads, inner width and dropouts.
+    size
+        Width ``d`` of the item vectors.
+    n_positions
+        Items of the longest session.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, settings: TransformerSettings, size: int, n_positions: int) -> None:
         super().__init__()
-        size, eps = int(config["hidden_size"]), config["layer_norm_eps"]
-        self.positions = nn.Embedding(int(config["MAX_ITEM_LIST_LENGTH"]), size)
-        self.norm = nn.LayerNorm(size, eps=eps)
-        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+        self.positions = nn.Embedding(n_positions, size)
+        self.norm = nn.LayerNorm(size, eps=EPSILON)
+        self.dropout = nn.Dropout(settings.hidden_dropout_prob)
         self.encoder = TransformerEncoder(
-            n_layers=config["n_layers"],
-            n_heads=config["n_heads"],
+            n_layers=settings.n_layers,
+            n_heads=settings.n_heads,
             hidden_size=size,
-            inner_size=config["inner_size"],
-            hidden_dropout_prob=config["hidden_dropout_prob"],
-            attn_dropout_prob=config["attn_dropout_prob"],
-            hidden_act=config["hidden_act"],
-            layer_norm_eps=eps,
+            inner_size=settings.inner_size,
+            hidden_dropout_prob=settings.hidden_dropout_prob,
+            attn_dropout_prob=settings.attn_dropout_prob,
+            hidden_act=ACTIVATION,
+            layer_norm_eps=EPSILON,
         )
 
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
@@ -168,36 +188,33 @@ class Branch(nn.Module):
         return vectors / self.temperature
 
 
-def make_items(config: Any, n_items: int, features: Tensor | None) -> nn.Module:
+def make_items(n_items: int, size: int, features: Tensor | None, dropout: float) -> nn.Module:
     """Return the item vectors of the text branch, or without ``features`` of the ID branch."""
-    size, norm = int(config["hidden_size"]), bool(config["item_layer_norm"])
-    if features is None:
-        return IdItems(n_items, size, norm)
-    return TextItems(features, size, config["hidden_dropout_prob"], norm)
+    return IdItems(n_items, size) if features is None else TextItems(features, size, dropout)
 
 
-def make_session(config: Any, branch: str) -> nn.Module:
-    """Return the session encoder that the configuration names for a branch."""
-    if config[f"{branch}_session_encoder"] == "mean":
-        return MeanSession()
-    return TransformerSession(config)
+def make_session(
+    encoder: SessionEncoder, settings: TransformerSettings, size: int, n_positions: int
+) -> nn.Module:
+    """Return a session encoder; see `TransformerSession`."""
+    return MeanSession() if encoder == "mean" else TransformerSession(settings, size, n_positions)
 
 
-def initialise(branch: Branch, how: str, size: int) -> None:
-    """Draw all parameters of a branch.
+def initialise(module: nn.Module, how: ParameterInit, size: int) -> None:
+    """Draw all parameters of a branch or of a part of one.
 
     ``"uniform"`` draws every one, scales and shifts of the normalisations too, from
     ``U(-1/sqrt(d), 1/sqrt(d))``. Scores then start near 0 and the loss near the logarithm of the
     number of classes. ``"normal"`` is the usual ``N(0, 0.02)`` with scales of 1 and shifts of 0.
     """
     if how == "uniform":
-        for parameter in branch.parameters():
+        for parameter in module.parameters():
             nn.init.uniform_(parameter, -(size**-0.5), size**-0.5)
     else:
-        branch.apply(_draw_normal)
-    if isinstance(branch.items, IdItems):
-        with torch.no_grad():
-            branch.items.table.weight[0].zero_()
+        module.apply(_draw_normal)
+    for part in module.modules():
+        if isinstance(part, ItemTable):
+            part.weight.data[0].zero_()
 
 
 def _draw_normal(module: nn.Module) -> None:

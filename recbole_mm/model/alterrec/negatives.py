@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +38,8 @@ def rank_window(first: int, last: int | float, n_items: int) -> tuple[int, int]:
     Raises
     ------
     ConfigError
-        A float above 1, or an empty window.
+        An empty window.
     """
-    if isinstance(last, float) and last > 1.0:
-        raise ConfigError(
-            f"hard_negative_end_rank={last} is neither a rank nor a share: write a rank as a whole "
-            "number and a share of the catalogue as a number in (0, 1]"
-        )
     end = round(last * n_items) if isinstance(last, float) else last
     if end > n_items:
         logger.info(f"hard_negative_end_rank={end} is cut to the {n_items} items there are")
@@ -76,22 +69,6 @@ def window_items(scores: Tensor, first: int, last: int) -> Tensor:
     return rest.topk(last - first + 1, sorted=False).indices
 
 
-class Drawn(NamedTuple):
-    """Negatives of a batch, as a list or as weights.
-
-    Attributes
-    ----------
-    items
-        ``(B, M)`` with repetitions, or None.
-    log_weight
-        ``(B, N)``: logarithm of how often each item is expected in the list, or None.
-        Both None: every item once.
-    """
-
-    items: Tensor | None = None
-    log_weight: Tensor | None = None
-
-
 class NegativeSampler:
     """Draws uniform negatives, and hard ones from the teacher's window.
 
@@ -100,58 +77,38 @@ class NegativeSampler:
 
     Parameters
     ----------
-    config
-        Read: ``hard_negative_start_rank``, ``hard_negative_end_rank``, ``hard_negative_ratio``,
-        ``hard_negative_sampling``, ``share_negative_ranks``.
+    window
+        ``(k1, k2)``, see `rank_window`.
+    ratio
+        Share of the negatives that come from the window.
     n_items
         ``V``.
 
     Attributes
     ----------
-    window
-        ``(k1, k2)``.
     n_hard, n_uniform
         Negatives per row from the window and from the catalogue.
-
-    Raises
-    ------
-    ConfigError
-        An empty window, or ``window`` sampling with a ratio of 0.
     """
 
-    def __init__(self, config: Any, n_items: int) -> None:
-        self.n_items = n_items
-        first, last = config["hard_negative_start_rank"], config["hard_negative_end_rank"]
-        self.window = rank_window(first, last, n_items)
-        self.size = self.window[1] - self.window[0] + 1
-        self.shared = bool(config["share_negative_ranks"])
-        sampling, ratio = config["hard_negative_sampling"], float(config["hard_negative_ratio"])
+    def __init__(self, window: tuple[int, int], ratio: float, n_items: int) -> None:
+        self.window, self.n_items = window, n_items
+        self.size = window[1] - window[0] + 1
         self.n_hard = _floor(ratio * self.size)
         self.n_uniform = _floor((1.0 - ratio) * self.size)
-        if sampling == "window":
-            if not ratio:
-                raise ConfigError(
-                    "hard_negative_sampling=window takes the whole window, but "
-                    "hard_negative_ratio=0 wants nothing of it. Set "
-                    "--hard_negative_sampling=subset."
-                )
-            # The window is taken whole; the uniform part keeps the proportion.
-            self.n_hard = self.size
-            self.n_uniform = _floor(self.size * (1.0 - ratio) / ratio)
-        makers: dict[str, Callable[[Tensor], Drawn]] = {
-            "subset": self._subset,
-            "window": self._subset,
-            "expected": self._expected,
-        }
-        self._make = makers[sampling]
 
-    def uniform(self, scores: Tensor) -> Drawn:
-        """Draw ``K`` items per row of ``scores`` from the whole catalogue, with replacement."""
-        return Drawn(items=self._anywhere(scores, self.size))
+    def uniform(self, scores: Tensor) -> Tensor:
+        """Draw ``K`` items ``(B, K)`` from the whole catalogue for the rows of ``scores``."""
+        return self._anywhere(scores, self.size)
 
-    def hard(self, teacher: Tensor) -> Drawn:
-        """Draw the mixture of hard and uniform negatives for teacher scores ``(B, N)``."""
-        return self._make(teacher)
+    def hard(self, teacher: Tensor) -> Tensor:
+        """Draw hard and uniform negatives ``(B, M)`` for teacher scores ``(B, N)``."""
+        parts = []
+        if self.n_hard:
+            window = self.in_window(teacher)
+            parts.append(window if self.n_hard == self.size else self._choose(window))
+        if self.n_uniform:
+            parts.append(self._anywhere(teacher, self.n_uniform))
+        return torch.cat(parts, dim=1)
 
     def in_window(self, teacher: Tensor) -> Tensor:
         """Return the items of the window, ``(B, K)``, in no set order."""
@@ -160,39 +117,15 @@ class NegativeSampler:
     def _anywhere(self, scores: Tensor, count: int) -> Tensor:
         return torch.randint(1, self.n_items + 1, (len(scores), count), device=scores.device)
 
-    def _subset(self, teacher: Tensor) -> Drawn:
-        """Draw without replacement from each row's window, and add the uniform part."""
-        parts = []
-        if self.n_hard:
-            parts.append(self._from_window(self.in_window(teacher)))
-        if self.n_uniform:
-            parts.append(self._anywhere(teacher, self.n_uniform))
-        return Drawn(items=torch.cat(parts, dim=1))
-
-    def _from_window(self, window: Tensor) -> Tensor:
+    def _choose(self, window: Tensor) -> Tensor:
         """Draw ``n_hard`` of the ``K`` items ``(B, K)`` of each row.
 
         One set of places for all rows is as good as one per row: each row's draw is a uniform
         subset of its window either way.
         """
-        if self.n_hard == self.size:
-            return window
-        if self.shared:
-            places = torch.randperm(self.size, device=window.device)[: self.n_hard]
-            # In ascending order they are read faster, and the set is the same.
-            return window.index_select(1, places.sort().values)
-        keys = torch.rand(window.shape, device=window.device)
-        return window.gather(1, keys.topk(self.n_hard, largest=False, sorted=False).indices)
-
-    def _expected(self, teacher: Tensor) -> Drawn:
-        """Return how often the mixture would hold each item on average: no sampling at all."""
-        everywhere = self.n_uniform / self.n_items
-        inside = self.n_hard / self.size + everywhere
-        outside = math.log(everywhere) if everywhere else FLOOR
-        weight = torch.full_like(teacher, outside)
-        if self.n_hard:
-            weight.scatter_(1, self.in_window(teacher), math.log(inside))
-        return Drawn(log_weight=weight)
+        places = torch.randperm(self.size, device=window.device)[: self.n_hard]
+        # In ascending order they are read faster, and the set is the same.
+        return window.index_select(1, places.sort().values)
 
 
 def _floor(number: float) -> int:
@@ -200,9 +133,7 @@ def _floor(number: float) -> int:
     return int(number + 1e-9)
 
 
-def negative_mass(
-    scores: Tensor, drawn: Drawn, target: Tensor, history: Tensor | None = None
-) -> Tensor:
+def negative_mass(scores: Tensor, drawn: Tensor | None, struck: Tensor) -> Tensor:
     """Return ``Z_i = log sum exp`` of the student's scores over row ``i``'s negatives, ``(B,)``.
 
     Parameters
@@ -210,59 +141,61 @@ def negative_mass(
     scores
         ``(B, N)``.
     drawn
-        The negatives. An item that is drawn twice counts twice.
-    target
-        Items ``(B, 1)``; a row's target is no negative, whatever was drawn.
-    history
-        Items ``(B, T)`` that are no negatives either, or None.
+        The negatives ``(B, M)``, where an item that is drawn twice counts twice; None for every
+        item once.
+    struck
+        Items ``(B, s)`` that are no negatives of their row, whatever was drawn: its target.
     """
-    if drawn.items is not None:
-        out = drawn.items == target
-        if history is not None:
-            seen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, history, True)
-            out |= seen.gather(1, drawn.items)
-        return torch.logsumexp(scores.gather(1, drawn.items).masked_fill(out, FLOOR), dim=1)
-    struck = [torch.zeros_like(target), target, *([] if history is None else [history])]
-    scores = scores.scatter(1, torch.cat(struck, dim=1), FLOOR)
-    if drawn.log_weight is not None:
-        scores = scores + drawn.log_weight
-    return torch.logsumexp(scores, dim=1)
+    if drawn is None:
+        padding = torch.zeros_like(struck[:, :1])
+        left = scores.scatter(1, torch.cat([padding, struck], dim=1), FLOOR)
+    else:
+        out = torch.zeros_like(drawn, dtype=torch.bool)
+        for one in struck.unbind(dim=1):
+            out |= drawn == one.unsqueeze(1)
+        left = scores.gather(1, drawn).masked_fill(out, FLOOR)
+    return torch.logsumexp(left, dim=1)
+
+
+def own_masses(scores: Tensor, drawn: Tensor, target: Tensor, positives: Tensor) -> Tensor:
+    """Return ``Z_ik`` of each further positive: row ``i``'s negatives without ``k``, ``(B, p)``.
+
+    A positive that stood among its own negatives could not bring its loss below ``ln 2``. The
+    negatives that are none of the positives are summed once; then each positive gets the others
+    back as often as they were drawn. Nothing is taken off, so nothing cancels.
+
+    Parameters
+    ----------
+    scores
+        ``(B, N)``.
+    drawn
+        The negatives ``(B, M)``.
+    target
+        Items ``(B, 1)``; no negatives of any positive.
+    positives
+        Items ``(B, p)``, no two of a row the same.
+    """
+    rest = negative_mass(scores, drawn, torch.cat([target, positives], dim=1))
+    times = torch.stack([(drawn == k.unsqueeze(1)).sum(dim=1) for k in positives.unbind(1)], dim=1)
+    times = times.masked_fill(positives == target, 0)
+    each = scores.gather(1, positives) + times.to(scores.dtype).log().clamp_min(FLOOR)
+    itself = torch.eye(positives.shape[1], dtype=torch.bool, device=scores.device)
+    others = each.unsqueeze(1).masked_fill(itself, FLOOR)
+    return torch.logaddexp(rest.unsqueeze(1), torch.logsumexp(others, dim=2))
 
 
 def positive_loss(mass: Tensor, scores: Tensor, items: Tensor) -> Tensor:
-    """Return ``ln(1 + exp(Z_i - s_ik)) = -ln softmax(k | k, negatives)`` (eqs 8 to 11).
+    """Return ``ln(1 + exp(Z - s_ik)) = -ln softmax(k | k, negatives)`` (eqs 8 to 11), ``(B, p)``.
 
     Parameters
     ----------
     mass
-        ``Z`` ``(B,)``.
+        ``Z_i`` ``(B,)``, the same for all of a row's positives, or ``Z_ik`` ``(B, p)``.
     scores
         ``(B, N)``.
     items
-        Positives ``(B, p)``; each has a softmax of its own against the same negatives.
-
-    Returns
-    -------
-    Tensor
-        ``(B, p)``.
+        Positives ``(B, p)``; each has a softmax of its own.
     """
-    return F.softplus(mass.unsqueeze(1) - scores.gather(1, items))
-
-
-def borrowed_loss(terms: Tensor, counted: Tensor, reduction: str) -> Tensor:
-    """Reduce the losses of borrowed positives ``(B, p)`` to a scalar.
-
-    ``"mean"`` is over all counted terms of the batch (released code), ``"sum"`` adds each row's
-    terms and takes the mean over rows (eqs 10 and 11). No counted term gives 0.
-
-    Parameters
-    ----------
-    terms
-        ``(B, p)``.
-    counted
-        bool ``(B, p)``.
-    reduction
-        ``"mean"`` or ``"sum"``.
-    """
-    total = (terms * counted).sum()
-    return total / (counted.sum().clamp_min(1) if reduction == "mean" else len(terms))
+    if mass.dim() == 1:
+        mass = mass.unsqueeze(1)
+    return F.softplus(mass - scores.gather(1, items))

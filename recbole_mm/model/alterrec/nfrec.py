@@ -11,32 +11,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_mm.errors import ConfigError
-from recbole_mm.model.alterrec.branches import (
-    Branch,
-    MeanSession,
-    TransformerSession,
-    initialise,
-    make_items,
-)
-from recbole_mm.model.alterrec.negatives import Drawn, negative_mass, positive_loss
-from recbole_mm.model.alterrec.settings import NFRecSettings
+from recbole_mm.model.alterrec.branches import initialise, make_items, make_session
+from recbole_mm.model.alterrec.settings import BranchName, NFRecSettings
 from recbole_mm.model.base import MMSequentialRecommender
 from recbole_mm.model.layers import gather_rows
 from recbole_mm.model.losses import softmax_ce
 
-COMPONENTS = {"both": ("id", "text"), "id": ("id",), "text": ("text",)}
-# What RecBole's Transformer reads, besides the width that the fusion decides.
-_TRANSFORMER = (
-    "n_layers", "n_heads", "inner_size", "hidden_dropout_prob", "attn_dropout_prob", "hidden_act",
-    "layer_norm_eps", "MAX_ITEM_LIST_LENGTH",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from recbole_mm.data.session_dataset import SessionDataset
 
 
 class NFRec(MMSequentialRecommender):
@@ -45,7 +35,7 @@ class NFRec(MMSequentialRecommender):
     Parameters
     ----------
     config
-        The keys of properties/model/NFRec.yaml, explained in properties/keys.yaml.
+        The keys of `NFRecSettings`.
     dataset
         Gives ``item_features`` where text is used.
 
@@ -57,107 +47,71 @@ class NFRec(MMSequentialRecommender):
     Raises
     ------
     ConfigError
-        If the heads do not divide the width of the fused vectors, or a share of negatives is no
-        share.
+        If the heads do not divide the width of the fused vectors.
     FeatureError
         If the text features are missing.
     """
 
     Settings = NFRecSettings
+    settings: NFRecSettings
     input_type = InputType.POINTWISE
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
-        self.settings: Any = config
-        self.size = int(config["hidden_size"])
-        self.components = COMPONENTS[config["components"]]
-        self.joined = len(self.components) == 2 and config["fusion"] == "concat"
-        self.temperature = float(config["temperature"])
-        self.n_negatives = self._n_negatives()
-        self.items = nn.ModuleDict({name: self._items(name) for name in self.components})
-        self.session = self._session()
+        chosen = self.settings
+        self.components = chosen.names
+        self.items = nn.ModuleDict({name: self._make_items(name) for name in self.components})
+        self.session = make_session(
+            chosen.session_encoder, chosen, chosen.width, self.max_seq_length
+        )
+        initialise(self.session, "uniform", chosen.width)
         self.to(self.device)
 
-    def _n_negatives(self) -> int:
-        """Return how many negatives a row gets, 0 for all items."""
-        if self.settings["negative_sampling"] == "full":
-            return 0
-        count = self.settings["n_negatives"]
-        if isinstance(count, float) and count > 1.0:
-            raise ConfigError(
-                f"n_negatives={count} is neither a number of items nor a share of them: write a "
-                "whole number, or a share of the catalogue as a number in (0, 1]"
-            )
-        n_real = self.n_items - 1
-        return max(1, round(count * n_real) if isinstance(count, float) else count)
-
-    def _items(self, name: str) -> nn.Module:
+    def _make_items(self, name: BranchName) -> nn.Module:
         """Make the item vectors of one component and draw their weights."""
+        chosen = self.settings
         features = self.feature("text")[0] if name == "text" else None
-        items = make_items(self.settings, self.n_items, features)
-        how = str(self.settings["parameter_init"])
-        initialise(Branch(items, nn.Identity(), 1.0), how, self.size)
+        items = make_items(self.n_items, chosen.hidden_size, features, chosen.hidden_dropout_prob)
+        initialise(items, "uniform", chosen.hidden_size)
         return items
-
-    def _session(self) -> nn.Module:
-        """Make the encoder of sessions of fused items and draw its weights."""
-        config, width = self.settings, self.size * (2 if self.joined else 1)
-        if config["session_encoder"] == "mean":
-            return MeanSession()
-        if width % int(config["n_heads"]):
-            raise ConfigError(
-                f"n_heads={config['n_heads']} does not divide the width {width} of the fused item "
-                "vectors; choose a divisor, for example --n_heads=2"
-            )
-        session = TransformerSession(
-            {**{key: config[key] for key in _TRANSFORMER}, "hidden_size": width}
-        )
-        initialise(Branch(nn.Identity(), session, 1.0), str(config["parameter_init"]), width)
-        return session
 
     def item_tables(self) -> dict[str, Tensor]:
         """Return the fused item vectors as ``"candidates"``, ``(N, d)`` or ``(N, 2d)``."""
         parts = [self.items[name]() for name in self.components]
-        if self.joined:
+        if self.settings.joined:
             return {"candidates": torch.cat(parts, dim=1)}
         return {"candidates": torch.stack(parts).sum(dim=0)}
 
     def encode(
         self, item_seq: Tensor, item_seq_len: Tensor, tables: Mapping[str, Tensor]
     ) -> Tensor:
-        """Return session vectors over the temperature, as wide as the fused items."""
-        items = gather_rows(tables["candidates"], item_seq)
-        vectors: Tensor = self.session(items, item_seq_len)
-        return vectors / self.temperature
+        """Return session vectors, as wide as the fused items."""
+        vectors: Tensor = self.session(gather_rows(tables["candidates"], item_seq), item_seq_len)
+        return vectors
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
-        """Return the mean cross-entropy over all items, or over the target and its negatives."""
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """Return the mean cross-entropy over all items."""
         with self.full_precision():
             query, candidates = self._match(interaction)
             # Column 0 is no item and must not take part in the softmax.
             scores = query @ candidates[1:].T
-            target = interaction[self.ITEM_ID] - 1
-            if not self.n_negatives:
-                return softmax_ce(scores, target).mean()
-            own = target.unsqueeze(1)
-            shape = (len(scores), self.n_negatives)
-            drawn = Drawn(torch.randint(self.n_items - 1, shape, device=scores.device))
-            return positive_loss(negative_mass(scores, drawn, own), scores, own).mean()
+            return softmax_ce(scores, interaction[self.ITEM_ID] - 1).mean()
 
     @torch.no_grad()
-    def score_parts(self, interaction: Any) -> dict[str, Tensor]:
+    def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:
         """Return the scores ``(B, N)`` of each component of joined vectors; padding has ``-inf``.
 
         ``q . [X_j; H_j] = q_X . X_j + q_H . H_j``, with nothing left over. A sum of components has
         products across them, so there is no such view of it.
         """
-        if not self.joined:
+        if not self.settings.joined:
             return {}
-        parts = {}
+        parts: dict[str, Tensor] = {}
+        size = self.settings.hidden_size
         with self.full_precision():
             query, candidates = self._match(interaction)
             for place, name in enumerate(self.components):
-                own = slice(place * self.size, (place + 1) * self.size)
+                own = slice(place * size, (place + 1) * size)
                 parts[name] = query[:, own] @ candidates[:, own].T
                 parts[name][:, 0] = -math.inf
         return parts

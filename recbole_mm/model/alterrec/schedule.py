@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from recbole_mm.errors import ConfigError
+from recbole_mm.model.alterrec.settings import BRANCHES, BranchName, Negatives, SchedulePolicy
 
 
 class Plan(NamedTuple):
@@ -22,8 +22,8 @@ class Plan(NamedTuple):
         ``"uniform"``, ``"hard"`` (from the other branch) or ``"full"`` (all items).
     """
 
-    branch: str
-    negatives: str
+    branch: BranchName
+    negatives: Negatives
 
 
 @dataclass(frozen=True)
@@ -44,30 +44,13 @@ class Schedule:
         The branches that are trained; a single one gets all epochs.
     negatives
         ``"hard"``, or ``"uniform"`` or ``"full"`` in all epochs.
-
-    Raises
-    ------
-    ConfigError
-        Settings that contradict each other.
     """
 
-    policy: str = "parity"
+    policy: SchedulePolicy = "parity"
     warmup: int = 4
     block: int = 2
-    branches: tuple[str, ...] = ("id", "text")
-    negatives: str = "hard"
-
-    def __post_init__(self) -> None:
-        if self.policy == "algorithm1" and self.warmup % 2:
-            raise ConfigError(
-                f"warmup_epochs={self.warmup} cannot be halved: schedule_policy=algorithm1 gives "
-                "each branch half of them. Use an even number."
-            )
-        if self.negatives == "hard" and len(self.branches) < 2:
-            raise ConfigError(
-                f"train_branches={list(self.branches)} leaves no other branch to take hard "
-                "negatives from. Set --negative_sampling=uniform or --negative_sampling=full."
-            )
+    branches: tuple[BranchName, ...] = BRANCHES
+    negatives: Negatives = "hard"
 
     def plan(self, epoch: int) -> Plan:
         """Return what is done in an epoch, counted from 0."""
@@ -78,13 +61,13 @@ class Schedule:
         return Plan(branch, "uniform" if warm and self.negatives == "hard" else self.negatives)
 
 
-def _parity(epoch: int, warmup: int, block: int) -> tuple[str, bool]:
+def _parity(epoch: int, warmup: int, block: int) -> tuple[BranchName, bool]:
     """Return the branch and whether the epoch's block is one of the uniform ones."""
     number = epoch // block
     return ("text" if number % 2 else "id"), number == 0 or number * block < warmup
 
 
-def _algorithm1(epoch: int, warmup: int, block: int) -> tuple[str, bool]:
+def _algorithm1(epoch: int, warmup: int, block: int) -> tuple[BranchName, bool]:
     """Return the branch and whether the epoch belongs to the warm-up (the paper's Algorithm 1)."""
     if epoch < warmup:
         return ("id" if epoch < warmup // 2 else "text"), True

@@ -12,30 +12,22 @@ from torch import Tensor
 
 from recbole_mm.errors import ConfigError
 from recbole_mm.model.alterrec.negatives import (
-    Drawn,
     NegativeSampler,
-    borrowed_loss,
     negative_mass,
+    own_masses,
     positive_loss,
     rank_window,
     top_items,
     window_items,
 )
+from recbole_mm.model.alterrec.official import RowwiseSampler
 
 # Scores of padding, which must not count, and items 1 to 10; the order is 6, 2, 10, 4, 7, 1, 9, 5,
 # 3, 8.
 TEACHER = torch.tensor([[99.0, 0.9, 2.5, -0.3, 1.7, 0.0, 3.1, 1.2, -1.0, 0.4, 2.0]])
 
 
-def sampler(n_items: int, first: int, last: int | float, **changes: object) -> NegativeSampler:
-    config: dict[str, object] = {
-        "hard_negative_start_rank": first,
-        "hard_negative_end_rank": last,
-        "hard_negative_ratio": 0.5,
-        "hard_negative_sampling": "subset",
-        "share_negative_ranks": True,
-    }
-    return NegativeSampler({**config, **changes}, n_items)
+BOTH = (NegativeSampler, RowwiseSampler)
 
 
 # The window
@@ -79,7 +71,6 @@ def test_the_last_rank_as_a_share_of_the_catalogue() -> None:
         (11, 50, "start_rank=11 lies behind hard_negative_end_rank=50, which is rank 10 of 10"),
         (7, 6, "lies behind"),
         (20, 0.5, "which is rank 5 of 10"),
-        (3, 6.0, "neither a rank nor a share"),
     ],
 )
 def test_an_empty_window_is_refused(first: int, last: int | float, message: str) -> None:
@@ -91,40 +82,33 @@ def test_an_empty_window_is_refused(first: int, last: int | float, message: str)
 
 
 @pytest.mark.parametrize(
-    ("ratio", "kind", "n_hard", "n_uniform"),
-    [
-        (0.5, "subset", 9_990, 9_990),
-        (1.0, "subset", 19_980, 0),
-        (0.0, "subset", 0, 19_980),
-        (0.1, "subset", 1_998, 17_982),
-        (1.0, "window", 19_980, 0),
-        (0.5, "window", 19_980, 19_980),
-    ],
+    ("ratio", "n_hard", "n_uniform"),
+    [(0.5, 9_990, 9_990), (1.0, 19_980, 0), (0.0, 0, 19_980), (0.1, 1_998, 17_982)],
 )
-def test_counts_at_the_released_codes_ranks(
-    ratio: float, kind: str, n_hard: int, n_uniform: int
-) -> None:
-    made = sampler(40_258, 21, 20_000, hard_negative_ratio=ratio, hard_negative_sampling=kind)
+def test_counts_at_the_released_codes_ranks(ratio: float, n_hard: int, n_uniform: int) -> None:
+    made = NegativeSampler((21, 20_000), ratio, 40_258)
     assert (made.size, made.n_hard, made.n_uniform) == (19_980, n_hard, n_uniform)
 
 
 def test_an_odd_window_is_halved_downwards() -> None:
-    made = sampler(100, 3, 13)
+    made = NegativeSampler((3, 13), 0.5, 100)
     assert (made.size, made.n_hard, made.n_uniform) == (11, 5, 5)
 
 
-def test_the_whole_window_cannot_be_no_part() -> None:
-    with pytest.raises(ConfigError, match="hard_negative_sampling=window takes the whole window"):
-        sampler(10, 3, 6, hard_negative_ratio=0.0, hard_negative_sampling="window")
+@pytest.mark.parametrize("kind", BOTH)
+def test_the_whole_window_is_taken_as_it_is(kind: type[NegativeSampler]) -> None:
+    teacher = TEACHER.expand(2, -1)
+    found = kind((3, 6), 1.0, 10).hard(teacher)
+    assert [sorted(row) for row in found.tolist()] == [[1, 4, 7, 10]] * 2
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_subset_has_no_repetition_and_stays_in_each_rows_window(shared: bool) -> None:
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_subset_has_no_repetition_and_stays_in_each_rows_window(
+    kind: type[NegativeSampler],
+) -> None:
     torch.manual_seed(1)
     teacher = torch.randn(8, 41)
-    made = sampler(40, 5, 24, share_negative_ranks=shared)
-    items = made.hard(teacher).items
-    assert items is not None
+    items = kind((5, 24), 0.5, 40).hard(teacher)
     assert items.shape == (8, 20)
     order = 1 + teacher[:, 1:].argsort(dim=1, descending=True)
     for row in range(8):
@@ -138,11 +122,7 @@ def frequencies(made: NegativeSampler, teacher: Tensor, draws: int) -> np.ndarra
     """Return how often each item is drawn per row on average, ``(B, V)``."""
     total = np.zeros(teacher.shape)
     for _ in range(draws):
-        drawn = made.hard(teacher)
-        if drawn.items is None:
-            assert drawn.log_weight is not None
-            return drawn.log_weight.exp().numpy()[:, 1:]
-        for row, items in enumerate(drawn.items.numpy()):
+        for row, items in enumerate(made.hard(teacher).numpy()):
             total[row] += np.bincount(items, minlength=teacher.shape[1])
     assert bool((total[:, 0] == 0).all())
     return total[:, 1:] / draws
@@ -154,27 +134,20 @@ def padded(n_rows: int, n_items: int) -> Tensor:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("kind", ["shared", "independent", "expected"])
-def test_all_samplers_have_the_same_law_in_every_row(kind: str, ratio: float) -> None:
+@pytest.mark.parametrize("kind", BOTH)
+def test_all_samplers_have_the_same_law_in_every_row(
+    kind: type[NegativeSampler], ratio: float
+) -> None:
     torch.manual_seed(2)
     n_items, first, last, draws = 24, 4, 13, 3_000
     teacher = padded(3, n_items)
-    made = sampler(
-        n_items,
-        first,
-        last,
-        hard_negative_ratio=ratio,
-        hard_negative_sampling="expected" if kind == "expected" else "subset",
-        share_negative_ranks=kind == "shared",
-    )
-    found = frequencies(made, teacher, draws)
+    found = frequencies(kind((first, last), ratio, n_items), teacher, draws)
     ranks = teacher[:, 1:].argsort(dim=1, descending=True).argsort(dim=1).numpy() + 1
     inside = (ranks >= first) & (ranks <= last)
     # 10 ranks: 10 ratio from the window, 10 (1 - ratio) from all 24 items.
     expected = np.where(inside, ratio, 0.0) + 10 * (1 - ratio) / n_items
     # Four standard errors of a mean of 3,000 draws, each with a variance below 0.7.
-    tolerance = 1e-6 if kind == "expected" else 4 * math.sqrt(0.7 / draws)
-    assert np.abs(found - expected).max() < tolerance
+    assert np.abs(found - expected).max() < 4 * math.sqrt(0.7 / draws)
 
 
 def test_multiplicities_at_the_released_codes_size() -> None:
@@ -182,24 +155,16 @@ def test_multiplicities_at_the_released_codes_size() -> None:
     teacher = padded(4, 40_258)
     ranks = teacher[:, 1:].argsort(dim=1, descending=True).argsort(dim=1).numpy() + 1
     inside = (ranks >= 21) & (ranks <= 20_000)
-    found = frequencies(sampler(40_258, 21, 20_000), teacher, 1)
+    made = NegativeSampler((21, 20_000), 0.5, 40_258)
+    found = frequencies(made, teacher, 1)
     assert found[inside].mean() == pytest.approx(0.748, abs=0.01)
     assert found[~inside].mean() == pytest.approx(0.248, abs=0.01)
-    weights = frequencies(
-        sampler(40_258, 21, 20_000, hard_negative_sampling="expected"), teacher, 1
-    )
-    assert weights[inside] == pytest.approx(0.748149, abs=1e-5)
-    assert weights[~inside] == pytest.approx(0.248149, abs=1e-5)
-    assert weights[inside][0] / weights[~inside][0] == pytest.approx(3.015, abs=1e-3)
-    uniform = sampler(40_258, 21, 20_000).uniform(teacher).items
-    assert uniform is not None
-    assert uniform.shape[1] / 40_258 == pytest.approx(0.496, abs=1e-3)
+    assert made.uniform(teacher).shape[1] / 40_258 == pytest.approx(0.496, abs=1e-3)
 
 
 def test_uniform_draws_reach_every_item_equally() -> None:
     torch.manual_seed(4)
-    items = sampler(10, 3, 6).uniform(torch.zeros(5_000, 11)).items
-    assert items is not None
+    items = NegativeSampler((3, 6), 0.5, 10).uniform(torch.zeros(5_000, 11))
     assert items.shape == (5_000, 4)
     counts = torch.bincount(items.flatten(), minlength=11)
     assert (len(counts), int(counts[0])) == (11, 0)
@@ -210,12 +175,11 @@ def test_rows_share_their_places_or_not() -> None:
     torch.manual_seed(5)
     # One teacher for all rows, so that equal places are equal items.
     teacher = torch.randn(1, 61).expand(6, -1).contiguous()
-    for shared in (True, False):
-        made = sampler(60, 5, 44, share_negative_ranks=shared, hard_negative_ratio=0.9)
-        items = made.hard(teacher).items
-        assert items is not None
-        different = {tuple(sorted(row)) for row in items[:, : made.n_hard].tolist()}
-        assert len(different) == (1 if shared else 6)
+    for kind in BOTH:
+        made = kind((5, 44), 0.9, 60)
+        hard = made.hard(teacher)[:, : made.n_hard]
+        different = {tuple(sorted(row)) for row in hard.tolist()}
+        assert len(different) == (6 if kind is RowwiseSampler else 1)
 
 
 # Losses
@@ -225,12 +189,8 @@ SCORES = torch.tensor([[99.0, 2.0, 1.0, 0.0, 3.0, 0.5]])
 TARGET = torch.tensor([[1]])
 
 
-def mass(items: list[int] | None = None, weights: list[float] | None = None) -> Tensor:
-    drawn = Drawn(
-        None if items is None else torch.tensor([items]),
-        None if weights is None else torch.tensor([weights]).log(),
-    )
-    return negative_mass(SCORES, drawn, TARGET)
+def mass(items: list[int] | None = None) -> Tensor:
+    return negative_mass(SCORES, None if items is None else torch.tensor([items]), TARGET)
 
 
 def test_the_loss_of_a_target_and_two_negatives() -> None:
@@ -248,9 +208,8 @@ def test_a_negative_that_is_the_target_does_not_count() -> None:
 
 
 def test_a_negative_drawn_twice_counts_twice() -> None:
-    twice, weighted = mass([2, 2, 3]), mass(weights=[7.0, 5.0, 2.0, 1.0, 0.0, 0.0])
+    twice = mass([2, 2, 3])
     assert twice.item() == pytest.approx(1.8619947, abs=1e-6)
-    assert weighted.item() == pytest.approx(1.8619947, abs=1e-6)
     assert positive_loss(twice, SCORES, TARGET).item() == pytest.approx(0.6265233, abs=1e-6)
 
 
@@ -264,7 +223,7 @@ def test_without_a_list_every_other_item_is_a_negative() -> None:
 @pytest.mark.parametrize("items", [[1], [1, 1, 1]])
 def test_no_negative_at_all_is_no_loss_and_no_nan(items: list[int]) -> None:
     scores = SCORES.clone().requires_grad_()
-    total = negative_mass(scores, Drawn(torch.tensor([items])), TARGET)
+    total = negative_mass(scores, torch.tensor([items]), TARGET)
     loss = positive_loss(total, scores, TARGET).sum()
     loss.backward()
     assert loss.item() == 0.0
@@ -272,39 +231,70 @@ def test_no_negative_at_all_is_no_loss_and_no_nan(items: list[int]) -> None:
     assert scores.grad.abs().sum() == 0.0
 
 
-@pytest.mark.parametrize("form", ["list", "weights", "all"])
-def test_the_sessions_items_can_be_struck_out(form: str) -> None:
-    scores = SCORES.clone().requires_grad_()
-    drawn = {
-        "list": Drawn(items=torch.tensor([[1, 2, 4, 2]])),
-        "weights": Drawn(log_weight=torch.tensor([[9.0, 9.0, 2.0, 0.0, 1.0, 0.0]]).log()),
-        "all": Drawn(),
-    }[form]
-    # Padding of a session is item 0 and strikes nothing else.
-    history = torch.tensor([[4, 0, 0]] if form != "all" else [[4, 3, 5]])
-    total = negative_mass(scores, drawn, TARGET, history)
-    assert total.item() == pytest.approx(1.0 + (0 if form == "all" else math.log(2)), abs=1e-6)
-    total.sum().backward()
-    assert scores.grad is not None
-    assert scores.grad[0].tolist() == [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+def test_everything_struck_out_is_no_negative() -> None:
+    struck = torch.tensor([[1, 4]])
+    listed = negative_mass(SCORES, torch.tensor([[1, 2, 4, 2]]), struck)
+    assert listed.item() == pytest.approx(1.0 + math.log(2), abs=1e-6)
+    # Items 2, 3 and 5 are left of all: ln(e + 1 + e^0.5).
+    assert negative_mass(SCORES, None, struck).item() == pytest.approx(1.6802697, abs=1e-6)
+
+
+# Borrowed positives
 
 
 def test_borrowed_positives_have_a_softmax_of_their_own() -> None:
-    total = mass([2, 3])
-    terms = positive_loss(total, SCORES, torch.tensor([[4, 5]]))
+    borrowed = torch.tensor([[4, 5]])
+    total = own_masses(SCORES, torch.tensor([[2, 3]]), TARGET, borrowed)
+    # Neither stands among the negatives 2 and 3, so both have the target's: ln(e + 1).
+    assert total[0].tolist() == pytest.approx([1.3132616] * 2, abs=1e-6)
+    terms = positive_loss(total, SCORES, borrowed)
     assert terms[0].tolist() == pytest.approx([0.1698460, 1.1802697], abs=1e-6)
-    counted = torch.ones(1, 2, dtype=torch.bool)
-    main = positive_loss(total, SCORES, TARGET).mean()
-    added = {how: main + 0.5 * borrowed_loss(terms, counted, how) for how in ("sum", "mean")}
-    assert added["sum"].item() == pytest.approx(1.0826638, abs=1e-6)
-    assert added["mean"].item() == pytest.approx(0.7451349, abs=1e-6)
 
 
-def test_borrowed_positives_of_several_rows() -> None:
-    terms = torch.tensor([[1.0, 2.0], [4.0, 8.0]])
-    some = torch.tensor([[True, False], [True, True]])
-    none = torch.zeros(2, 2, dtype=torch.bool)
-    assert borrowed_loss(terms, some, "mean").item() == pytest.approx(13 / 3)
-    assert borrowed_loss(terms, some, "sum").item() == pytest.approx(13 / 2)
-    assert borrowed_loss(terms, none, "mean").item() == 0.0
-    assert borrowed_loss(terms, none, "sum").item() == 0.0
+def test_a_borrowed_positive_is_no_negative_of_its_own() -> None:
+    borrowed = torch.tensor([[4, 5, 1, 2]])
+    total = own_masses(SCORES, torch.tensor([[2, 4, 4, 3, 1]]), TARGET, borrowed)
+    expected = [
+        1.3132616,  # 4: what is left is 2, 3. ln(e + 1)
+        3.7816718,  # 5: 2, 4, 4, 3. ln(e + 2 e^3 + 1)
+        3.7816718,  # 1, the target: the same.
+        3.7177359,  # 2: 4, 4, 3. ln(2 e^3 + 1)
+    ]
+    assert total[0].tolist() == pytest.approx(expected, abs=1e-6)
+    terms = positive_loss(total, SCORES, borrowed)
+    assert terms[0, 0].item() == pytest.approx(0.1698460, abs=1e-6)
+
+
+def test_own_masses_are_those_of_the_list_without_the_positive() -> None:
+    torch.manual_seed(6)
+    scores, drawn = 4 * torch.randn(7, 13), torch.randint(1, 13, (7, 9))
+    target = torch.randint(1, 13, (7, 1))
+    borrowed = top_items(torch.randn(7, 13), 5)
+    found = own_masses(scores, drawn, target, borrowed)
+    for row in range(7):
+        for place, item in enumerate(borrowed[row].tolist()):
+            left = [k for k in drawn[row].tolist() if k not in (item, int(target[row]))]
+            expected = torch.logsumexp(scores[row, left], dim=0)
+            assert found[row, place].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_a_borrowed_positive_can_win() -> None:
+    """Among its own negatives a positive could not come below ``ln 2``, however high it scores."""
+    scores = torch.tensor([[99.0, 0.0, 1.0, 0.0, 50.0]])
+    drawn, borrowed = torch.tensor([[4, 2, 4]]), torch.tensor([[4]])
+    total = own_masses(scores, drawn, TARGET, borrowed)
+    # Nothing is left of 1 where e^50 is taken off a float32 sum.
+    assert total.item() == pytest.approx(1.0, abs=1e-6)
+    assert positive_loss(total, scores, borrowed).item() < 1e-6
+
+
+@pytest.mark.parametrize("items", [[4], [4, 1, 4], [1]])
+def test_a_borrowed_positive_without_negatives_is_no_loss_and_no_nan(items: list[int]) -> None:
+    scores = SCORES.clone().requires_grad_()
+    borrowed = torch.tensor([[4]])
+    total = own_masses(scores, torch.tensor([items]), TARGET, borrowed)
+    loss = positive_loss(total, scores, borrowed).sum()
+    loss.backward()
+    assert loss.item() == 0.0
+    assert scores.grad is not None
+    assert scores.grad.abs().sum() == 0.0

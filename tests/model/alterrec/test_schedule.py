@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from recbole_mm.errors import ConfigError
 from recbole_mm.model.alterrec.schedule import Plan, Schedule
 
 
@@ -64,11 +63,3 @@ def test_other_negatives_leave_the_turns_as_they_are() -> None:
 def test_a_single_branch_gets_all_epochs(branch: str, negatives: str) -> None:
     schedule = Schedule(branches=(branch,), negatives=negatives)
     assert {schedule.plan(epoch) for epoch in range(9)} == {Plan(branch, negatives)}
-
-
-def test_contradictions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no other branch.*negative_sampling=uniform"):
-        Schedule(branches=("id",))
-    with pytest.raises(ConfigError, match="warmup_epochs=3 cannot be halved"):
-        Schedule(policy="algorithm1", warmup=3)
-    assert Schedule(policy="parity", warmup=3).plan(2) == Plan("text", "uniform")
