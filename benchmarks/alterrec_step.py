@@ -47,12 +47,15 @@ def mass_by_pairs(scores: Any, drawn: Any, target: Any) -> Any:
     return torch.logsumexp(picked, dim=1)
 
 
-def whole_block(block: Any, hidden: Any, mask: Any, lengths: Any) -> Any:
-    """Run the topmost block at all positions; stands in for ``_last_position_only``."""
-    from recbole_mm.model.alterrec.branches import attention_mask
-    from recbole_mm.model.layers import last_position
+def whole_encoder(encoder: Any, hidden: Any, lengths: Any, mix: Any) -> Any:
+    """Run all blocks at all positions; stands in for ``encode_last``."""
+    import torch
 
-    return last_position(block(hidden, attention_mask(lengths, hidden.shape[1])), lengths)
+    from recbole_mm.model.layers import last_position
+    from recbole_mm.model.transformer import masks
+
+    _, causal = masks(lengths, hidden.shape[1])
+    return last_position(encoder(hidden, torch.where(causal, 0.0, -1e9))[-1], lengths)
 
 
 def slow_down(model: Any, form: str) -> None:
@@ -65,7 +68,7 @@ def slow_down(model: Any, form: str) -> None:
     model.sampler.hard = functools.partial(row_by_row, model.sampler)
     if form == "as released":
         alterrec_negatives.negative_mass = mass_by_pairs
-        alterrec_branches._last_position_only = whole_block
+        alterrec_branches.encode_last = whole_encoder
         model.inputs = lambda rows: (rows["item_id_list"], rows["item_length"])
 
 

@@ -79,7 +79,11 @@ def _heads(attention: MultiHeadAttention, vectors: Tensor) -> Tensor:
 
 
 def attend(
-    block: TransformerLayer, asking: Tensor, states: KeysValues, mask: Tensor, mix: Mix = fused
+    block: TransformerLayer,
+    asking: Tensor,
+    states: Tensor | KeysValues,
+    mask: Tensor,
+    mix: Mix = fused,
 ) -> Tensor:
     """Return what a block's attention mixes for each asking vector, before the output map.
 
@@ -90,7 +94,7 @@ def attend(
     asking
         ``(B, Q, d)``, or ``(Q, d)`` if all rows ask the same: these are mapped only once.
     states
-        Keys and values from `keys_values`.
+        What is looked at ``(B, T, d)``, or its keys and values if they serve several.
     mask
         bool, broadcast to ``(B, H, Q, T)``: where to look.
     mix
@@ -103,14 +107,19 @@ def attend(
     """
     attention = block.multi_head_attention
     query = _heads(attention, attention.query(asking))
-    mixed = mix(attention, query.expand(len(states[0]), -1, -1, -1), states, mask)
+    seen = states if isinstance(states, tuple) else keys_values(block, states)
+    mixed = mix(attention, query.expand(len(seen[0]), -1, -1, -1), seen, mask)
     return mixed.transpose(1, 2).flatten(2)
 
 
 def block_at(
-    block: TransformerLayer, asking: Tensor, states: KeysValues, mask: Tensor, mix: Mix = fused
+    block: TransformerLayer,
+    asking: Tensor,
+    states: Tensor | KeysValues,
+    mask: Tensor,
+    mix: Mix = fused,
 ) -> Tensor:
-    """Return the block's output at the asking positions, as RecBole's ``forward`` computes it."""
+    """Return a block's output at the asking positions; arguments as in `attend`."""
     tail = tail_of(block)
     hidden = tail.out_dropout(tail.dense(attend(block, asking, states, mask, mix)))
     result: Tensor = tail.feed_forward(tail.LayerNorm(hidden + asking))
@@ -141,6 +150,6 @@ def encode_last(encoder: TransformerEncoder, states: Tensor, lengths: Tensor, mi
     real, causal = masks(lengths, states.shape[1])
     *blocks, top = encoder.layer
     for block in blocks:
-        states = block_at(block, states, keys_values(block, states), causal, mix)
+        states = block_at(block, states, states, causal, mix)
     asking = last_position(states, lengths).unsqueeze(1)
-    return block_at(top, asking, keys_values(top, states), real, mix).squeeze(1)
+    return block_at(top, asking, states, real, mix).squeeze(1)

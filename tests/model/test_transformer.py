@@ -36,6 +36,17 @@ def stock(encoder: TransformerEncoder, inputs: torch.Tensor) -> torch.Tensor:
     return last_position(encoder(inputs, mask)[-1], LENGTHS)
 
 
+def test_the_masks_let_through_the_past_only() -> None:
+    real, causal = transformer.masks(torch.tensor([3, 2]), 4)
+    assert real.flatten(1).tolist() == [[True, True, True, False], [True, True, False, False]]
+    logits = torch.tensor([0.2, 0.4, 0.9, 0.7])
+    share = torch.softmax(logits.masked_fill(~causal[0, 0], -torch.inf), dim=-1)
+    assert share[1].tolist() == pytest.approx([0.4501660, 0.5498340, 0, 0], abs=1e-6)
+    assert share[2].tolist() == pytest.approx([0.2361188, 0.2883962, 0.4754849, 0], abs=1e-6)
+    # A session of two: the third position sees the two, never itself or padding.
+    assert causal[1, 0, 2].tolist() == [True, True, False, False]
+
+
 @pytest.mark.parametrize("act", ["gelu", "relu"])
 def test_the_last_position_is_recboles(act: str) -> None:
     encoder = make(act=act).eval()

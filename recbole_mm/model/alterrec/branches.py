@@ -5,8 +5,6 @@ Symbols: ``N`` items (0 is padding), ``B`` sessions, ``T`` positions, ``d`` the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from recbole.model.layers import TransformerEncoder
 from torch import Tensor, nn
@@ -16,20 +14,13 @@ from recbole_mm.model.alterrec.settings import (
     SessionEncoder,
     TransformerSettings,
 )
-from recbole_mm.model.layers import (
-    ItemTable,
-    gather_rows,
-    last_position,
-    masked_mean,
-    real_positions,
-)
+from recbole_mm.model.layers import ItemTable, gather_rows, masked_mean, real_positions
+from recbole_mm.model.transformer import encode_last, stepwise
 
 # The released code's, where RecBole's own Transformers take gelu and 1e-12.
 ACTIVATION, EPSILON = "relu", 1e-6
 # Standard deviation of parameter_init: normal, as in RecBole's own Transformers.
 NORMAL_STD = 0.02
-# Added to attention logits of positions that must not be seen; exp() of it is 0 in float32.
-UNSEEN = -1e9
 
 
 class IdItems(nn.Module):
@@ -82,7 +73,8 @@ class MeanSession(nn.Module):
 class TransformerSession(nn.Module):
     """Session vector as the last position of a causal Transformer (appendix D, RecBole's blocks).
 
-    Positions count from the left, so that padding on the right changes nothing.
+    Positions count from the left, so that padding on the right changes nothing. Eq. 16 of the paper
+    multiplies the mask instead and lets through the future; it is not used.
 
     Parameters
     ----------
@@ -113,49 +105,7 @@ class TransformerSession(nn.Module):
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Return ``(B, d)`` of item vectors ``(B, T, d)`` and lengths ``(B,)``."""
         hidden = self.dropout(self.norm(items + self.positions.weight[: items.shape[1]]))
-        mask = attention_mask(lengths, items.shape[1])
-        *blocks, top = self.encoder.layer
-        for block in blocks:
-            hidden = block(hidden, mask)
-        return _last_position_only(top, hidden, mask[:, :, -1:], lengths)
-
-
-def _last_position_only(block: nn.Module, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-    """Return what a RecBole block gives at each session's last position, ``(B, d)``.
-
-    Nothing else is read of the topmost block, so no other position has to ask. ``mask``
-    ``(B, 1, 1, T)`` is the last row of `attention_mask`: there it hides padding and nothing more.
-    """
-    attention: Any = block.multi_head_attention
-    feed_forward: Any = block.feed_forward
-    asking = last_position(hidden, lengths).unsqueeze(1)
-    query, key, value = (
-        attention.transpose_for_scores(role(source)).transpose(1, 2)
-        for role, source in (
-            (attention.query, asking),
-            (attention.key, hidden),
-            (attention.value, hidden),
-        )
-    )
-    logits = query @ key.transpose(2, 3) / attention.sqrt_attention_head_size + mask
-    mixed = attention.attn_dropout(torch.softmax(logits, dim=-1)) @ value
-    mapped = attention.out_dropout(attention.dense(mixed.transpose(1, 2).flatten(2)))
-    attended = attention.LayerNorm(mapped + asking)
-    result: Tensor = feed_forward(attended).squeeze(1)
-    return result
-
-
-def attention_mask(lengths: Tensor, n_positions: int) -> Tensor:
-    """Return what is added to attention logits, ``(B, 1, T, T)``.
-
-    0 where position ``i`` (row) may look at position ``j <= i`` of the session, -1e9 elsewhere.
-    Eq. 16 of the paper multiplies instead and lets through the future; it is not used.
-    """
-    places = torch.arange(n_positions, device=lengths.device)
-    causal = places.unsqueeze(0) <= places.unsqueeze(1)
-    real = places < lengths.unsqueeze(1)
-    seen = causal.unsqueeze(0) & real.unsqueeze(1)
-    return torch.where(seen, 0.0, UNSEEN).unsqueeze(1)
+        return encode_last(self.encoder, hidden, lengths, stepwise)
 
 
 class Branch(nn.Module):

@@ -24,17 +24,6 @@ def test_mean_session_and_item_norm():
     assert items()[1].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_mask_lets_through_the_past_only():
-    mask = parts.attention_mask(torch.tensor([3, 2]), 4)
-    assert mask.shape == (2, 1, 4, 4)
-    logits = torch.tensor([0.2, 0.4, 0.9, 0.7])
-    share = torch.softmax(logits + mask[0, 0], dim=-1)
-    assert share[1].tolist() == pytest.approx([0.4501660, 0.5498340, 0, 0], abs=1e-6)
-    assert share[2].tolist() == pytest.approx([0.2361188, 0.2883962, 0.4754849, 0], abs=1e-6)
-    # A session of two: the third position sees the two, never itself or padding.
-    assert torch.softmax(logits + mask[1, 0], dim=-1)[2, 2:].tolist() == [0.0, 0.0]
-
-
 @pytest.mark.parametrize("encoder", ["transformer", "mean"])
 def test_padding_and_what_comes_later_do_not_matter(build, encoder):
     model = build(id_session_encoder=encoder, text_session_encoder=encoder).eval()
@@ -87,7 +76,10 @@ def test_the_transformer_is_recboles(build, n_layers):
         assert len(session.encoder.layer) == n_layers
         items = branch.table()[rows]
         hidden = session.norm(items + session.positions.weight[:4])
-        whole = session.encoder(hidden, parts.attention_mask(lengths, 4))[-1]
+        seen = torch.arange(4) < lengths.unsqueeze(1)
+        seen = seen.unsqueeze(1) & torch.ones(4, 4, dtype=torch.bool).tril()
+        mask = torch.where(seen, 0.0, -1e9).unsqueeze(1)
+        whole = session.encoder(hidden, mask)[-1]
         last = whole[torch.arange(3), lengths - 1]
         assert torch.allclose(session(items, lengths), last, atol=1e-5)
 
