@@ -52,10 +52,14 @@ def step(form: str, preset: str, batch: int, repeats: int) -> dict[str, Any]:
     """Time one step (forward, backward, Adam) and, for the sparse form, look inside it."""
     import torch
 
+    from recbole_mm.model.srim import gcn
     from recbole_mm.model.srim import model as srim
 
     if form in ("densified", "one dense"):
-        srim.residual_propagate = dense_propagate(kept=form == "one dense")
+        gcn.residual_propagate = dense_propagate(kept=form == "one dense")
+        # The sparse form propagates frozen features once, at the start; the released form
+        # propagates both branches in every step.
+        srim.residual_propagate = lambda table, *_: table
     with common.temporary_folder() as folder:
         sessions = common.zipf_sessions(N_ITEMS, N_SESSIONS, MEAN_LENGTH)
         common.write_dataset(folder, "cells", *sessions, width=384 if preset == "sound" else 0)
@@ -70,9 +74,9 @@ def step(form: str, preset: str, batch: int, repeats: int) -> dict[str, Any]:
         )
         model, rows = prepared.model.train(), next(iter(prepared.train))
         if form in ("densified", "one dense"):
-            # The sparse form propagates frozen features once, at the start; the released form
-            # propagates both branches in every step.
-            model.propagated.update(model.branches)
+            model.gcn.update(
+                {branch: gcn.ResidualGCN(N_LAYERS, WIDTH) for branch in model.branches}
+            )
         optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
 
         def once() -> float:
@@ -130,7 +134,7 @@ def _limits(model: Any, batch: int, preset: str) -> dict[str, float]:
     floats per stored pair. Scores: ``2 B N D`` operations, three times (forward and two gradients).
     Adam: 28 bytes per parameter. The auxiliary losses are left out, so the limit is generous.
     """
-    nnz, branches = model.graph.counts.nnz, len(model.propagated)
+    nnz, branches = model.graph.counts.nnz, len(model.gcn)
     sparse = 2 * branches * N_LAYERS
     scores = 6 * batch * model.n_items * 2 * WIDTH
     parameters = sum(weight.numel() for weight in model.parameters())

@@ -87,6 +87,16 @@ _OURS = {
         f"{_MODEL}.srim.model:SRIM",
         origin="recbole_mm",
         settings=f"{_MODEL}.srim.settings:SRIMSettings",
+        variants={
+            "official": (
+                f"{_MODEL}.srim.official:OfficialSRIM",
+                f"{_MODEL}.srim.settings:OfficialSRIMSettings",
+            ),
+            "official_leaky": (
+                f"{_MODEL}.srim.official:OfficialLeakySRIM",
+                f"{_MODEL}.srim.settings:OfficialSRIMSettings",
+            ),
+        },
     ),
     "AlterRec": ModelSpec(
         "AlterRec",

@@ -198,12 +198,12 @@ def test_plugins_are_loaded_first(
 def test_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[argparse.Namespace, dict]] = []
     replace(monkeypatch, "compare.execute", compare_command=lambda *args: calls.append(args) or 1)
-    models = "SRIM SRIM:preset=official,graph_source=leaky_all SASRec"
+    models = "SRIM SRIM:preset=official,n_layers=2 SASRec"
     argv = ["compare", f"--models={models}", "--dataset=X", "--seeds=0 1 2", "--jobs=2"]
     code = cli.main([*argv, "--seeds_for=SRIM=3 Pop=1", "--output=o", "--epochs=2"])
     args, overrides = calls[0]
     assert code == 1
-    assert args.models == ["SRIM", "SRIM:preset=official,graph_source=leaky_all", "SASRec"]
+    assert args.models == ["SRIM", "SRIM:preset=official,n_layers=2", "SASRec"]
     assert (args.dataset, args.seeds, args.jobs, args.output) == ("X", [0, 1, 2], 2, "o")
     assert args.seeds_for == {"SRIM": 3, "Pop": 1}
     assert (args.config_files, args.plugins, overrides) == ([], [], {"epochs": 2})

@@ -59,7 +59,7 @@ TABLE = {
     "SRIM": Row("SRIM", SRIM),
     # Four literal layers make the vectors of 60 items all alike; one leaves them apart.
     "SRIM paper": Row("SRIM", {**SRIM, "preset": "paper", "n_layers": 1}),
-    "SRIM official": Row("SRIM", {**SRIM, "preset": "official"}),
+    "SRIM official": Row("SRIM", {"embedding_size": 16, "preset": "official"}),
     "NFRec": Row("NFRec", NFREC),
     "NFRec concat": Row("NFRec", {**NFREC, "preset": "concat", "session_encoder": "transformer"}),
     "NFRec id": Row("NFRec", {**NFREC, "preset": "id"}),

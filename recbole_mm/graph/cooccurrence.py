@@ -116,27 +116,6 @@ def top_neighbours(counts: sp.csr_matrix, n_neighbors: int) -> tuple[np.ndarray,
     return ids, weights
 
 
-def first_strangers(counts: sp.csr_matrix, n_strangers: int) -> np.ndarray:
-    """Return for each item the lowest ids it never met, ``(N, n)`` int64, filled up with 0.
-
-    These are the "least co-occurring" items when ties are broken by id. With a few neighbours per
-    item the same handful of ids serves nearly everybody, which makes them poor negatives.
-    """
-    n_items = counts.shape[0]
-    met = (counts != 0).astype(np.float32) + sp.identity(n_items, dtype=np.float32, format="csr")
-    met = met.tocsr()[:, 1:]
-    met.sort_indices()
-    rows = np.repeat(np.arange(n_items, dtype=np.int64), np.diff(met.indptr))
-    # Of a row's sorted partners, the t-th has (column - t) strangers in front of it.
-    gaps = met.indices.astype(np.int64) - (np.arange(met.nnz) - met.indptr[rows])
-    wanted = np.arange(n_items, dtype=np.int64)[:, None] * n_items + np.arange(n_strangers)
-    passed = np.searchsorted(rows * n_items + gaps, wanted, side="right") - met.indptr[:-1, None]
-    ids = np.arange(n_strangers) + passed + 1
-    ids[ids >= n_items] = 0
-    ids[0] = 0
-    return ids.astype(np.int64)
-
-
 class PairCounts(nn.Module):
     """Look up entries of a sparse matrix by (row, column), on any device.
 
@@ -251,12 +230,6 @@ def cooccurrence_flags(
     return ((counts > 0) & (item_seq != 0) & (item_seq != goal)).any(dim=1)
 
 
-def neighbour_flags(item_seq: Tensor, target: Tensor, neighbours: Tensor) -> Tensor:
-    """Tell whether the target stands in the neighbour list ``(N, l)`` of any session item."""
-    listed = neighbours[item_seq] == target.view(-1, 1, 1)
-    return listed.flatten(1).any(dim=1)
-
-
 class ItemGraph(nn.Module):
     """A co-occurrence graph that moves with the model and stays out of its state dict.
 
@@ -279,7 +252,6 @@ class ItemGraph(nn.Module):
         self, sessions: Sessions, n_items: int, count: str = "set", diagonal: bool = False
     ) -> None:
         super().__init__()
-        self.diagonal = diagonal
         self._pairs: PairCounts | None = None
         self.sessions = np.asarray(sessions.session, dtype=np.int64)
         self.held = session_item_matrix(sessions, n_items, count)
@@ -304,23 +276,5 @@ class ItemGraph(nn.Module):
         return PairCounts(self.held, self.sessions)
 
     def adjacency(self) -> Adjacency:
-        """Return the whole graph, row-normalised."""
+        """Return the graph, row-normalised."""
         return Adjacency(csr_matrix(self.crow, self.col, self.value), inverse_degree(self.degree))
-
-    def adjacency_without(self, session: Tensor) -> Adjacency:
-        """Return the graph with the pairs of the given sessions ``(B,)`` taken out.
-
-        Sessions that are not in the graph are passed over.
-        """
-        wanted = np.isin(self.sessions, session.cpu().numpy())
-        held = self.held[np.flatnonzero(wanted)]
-        removed = (held.T @ held).tocsr()
-        if not self.diagonal:
-            removed = (removed - sp.diags(removed.diagonal(), format="csr")).tocsr()
-        removed.sort_indices()
-        device = self.value.device
-        parts = (removed.indptr, removed.indices, removed.data.astype(np.float32))
-        crow, col, value = (torch.from_numpy(part).to(device) for part in parts)
-        degree = torch.from_numpy(np.asarray(removed.sum(axis=1), dtype=np.float32)).to(device)
-        counts = csr_matrix(self.crow, self.col, self.value)
-        return Adjacency(counts, inverse_degree(self.degree - degree), csr_matrix(crow, col, value))

@@ -20,18 +20,14 @@ class Adjacency:
         Symmetric ``C``, torch CSR ``(N, N)``.
     inverse_degree
         ``1/r`` or 0, ``(N, 1)``.
-    removed
-        Symmetric counts to be taken off ``C`` (those of a batch's own sessions), torch CSR.
     """
 
     counts: Tensor
     inverse_degree: Tensor
-    removed: Tensor | None = None
 
     def count_sum(self, table: Tensor) -> Tensor:
         """Return ``C H`` for ``H`` ``(N, d)``."""
-        total = self.counts @ table
-        return total if self.removed is None else total - self.removed @ table
+        return self.counts @ table
 
 
 class _Propagate(torch.autograd.Function):
@@ -64,9 +60,9 @@ def residual_propagate(
 ) -> Tensor:
     """Return ``(keep I + take P)^n_layers`` times the table.
 
-    ``keep = take = 1`` is the propagation of SRIM's released code, ``keep = take = 0.5`` the same
-    without growth of norms. Backward repeats ``G <- keep G + take C (G / r)`` and stores no
-    activation, so that memory is ``O(N d)`` whatever the number of layers.
+    ``keep = take = 1`` is the propagation of SRIM's released code. Backward repeats
+    ``G <- keep G + take C (G / r)`` and stores no activation, so that memory is ``O(N d)`` whatever
+    the number of layers.
 
     Parameters
     ----------

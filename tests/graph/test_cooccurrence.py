@@ -229,52 +229,6 @@ def test_propagation_leaves_its_input_alone():
     assert torch.equal(table, TABLE)
 
 
-# Leave own session out
-
-
-@pytest.mark.parametrize(
-    ("session", "expected"),
-    [
-        (3, [(4 / 3, 1), (1, 4 / 3), (1.5, 1.5), (2, 0), (3, -1)]),
-        (1, [(1, 1), (5 / 3, 1), (1, 1), (2, 1), (3, -1)]),
-    ],
-)
-def test_graph_without_a_session(session, expected):
-    adjacency = graph().adjacency_without(torch.tensor([session, session]))
-    result = residual_propagate(TABLE, adjacency, 1)
-    torch.testing.assert_close(result[1:], torch.tensor(expected))
-
-
-@pytest.mark.parametrize(("count", "diagonal"), [("set", False), ("mult", False), ("set", True)])
-def test_graph_without_sessions_equals_the_graph_of_the_others(count, diagonal):
-    sessions = random_sessions(40, 20)
-    rest = sessions.take(np.arange(7, 40))
-    item_graph = graphs.ItemGraph(sessions, 20, count, diagonal)
-    other = graphs.ItemGraph(rest, 20, count, diagonal)
-    table = torch.randn(20, 4)
-    # Session 999 is in neither.
-    gone = torch.cat([torch.arange(1, 8), torch.tensor([999])])
-    torch.testing.assert_close(
-        residual_propagate(table, item_graph.adjacency_without(gone), 3),
-        residual_propagate(table, other.adjacency(), 3),
-        rtol=1e-4,
-        atol=1e-5,
-    )
-
-
-def test_gradient_without_sessions_equals_the_others_gradient():
-    sessions = random_sessions(40, 20)
-    item_graph = graphs.ItemGraph(sessions, 20)
-    other = graphs.ItemGraph(sessions.take(np.arange(7, 40)), 20)
-    weight = torch.randn(20, 4)
-    grads = []
-    for adjacency in (item_graph.adjacency_without(torch.arange(1, 8)), other.adjacency()):
-        table = torch.ones(20, 4, requires_grad=True)
-        (residual_propagate(table, adjacency, 2) * weight).sum().backward()
-        grads.append(table.grad)
-    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)
-
-
 # Look-ups and flags
 
 
@@ -325,13 +279,6 @@ def test_a_repeated_target_is_no_cooccurrence_even_with_the_diagonal():
     item_graph = graph("set", diagonal=True)
     flags = graphs.cooccurrence_flags(torch.tensor([[2, 0]]), torch.tensor([2]), item_graph.pairs())
     assert flags.tolist() == [False]
-
-
-def test_flags_by_neighbour_lists():
-    neighbours = torch.from_numpy(graphs.top_neighbours(graph().counts, 2)[0])
-    item_seq = torch.tensor([[1, 0], [3, 2], [4, 5], [5, 0]])
-    flags = graphs.neighbour_flags(item_seq, torch.tensor([3, 4, 1, 1]), neighbours)
-    assert flags.tolist() == [True, True, False, False]
 
 
 # Lists and strangers
@@ -396,16 +343,6 @@ def test_sampling_follows_the_generator_and_the_global_seed():
     assert not torch.equal(draws[0], draws[1])
 
 
-def test_first_strangers_equal_going_through_all_items():
-    counts = graphs.cooccurrence(random_sessions(90, 25), 25)
-    ids = graphs.first_strangers(counts, 18)
-    for row in range(1, 25):
-        dense = counts[row].toarray().ravel()
-        free = [c for c in range(1, 25) if dense[c] == 0 and c != row][:18]
-        assert ids[row].tolist() == free + [0] * (18 - len(free))
-    assert not ids[0].any()
-
-
 # Memory and state
 
 
@@ -436,7 +373,6 @@ def test_nothing_of_the_size_items_by_items_is_made():
         residual_propagate(table, item_graph.adjacency(), 3).sum().backward()
         graphs.sample_strangers(torch.arange(1, n_items), 10, item_graph.pairs())
         graphs.top_neighbours(item_graph.counts, 10)
-        graphs.first_strangers(item_graph.counts, 10)
     assert watch.seen >= 4 * n_items
     with pytest.raises(AssertionError, match="made a dense"), NoLargeTensor(n_items * n_items):
         item_graph.adjacency().counts.to_dense()

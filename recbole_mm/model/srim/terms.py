@@ -1,199 +1,184 @@
-"""The auxiliary losses of SRIM as modules: alignment, joint inference, co-occurrence.
+"""The auxiliary losses of SRIM: alignment, joint inference, co-occurrence.
 
-Each reads its switches from the model's configuration (properties/model/SRIM.yaml) and returns one
-value per row or item; the equations are in `recbole_mm.model.losses`.
+Each maps a training step to one value per row or item; the equations are in
+`recbole_mm.model.srim.losses`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_mm.graph import cooccurrence as graphs
-from recbole_mm.model import layers, losses
+from recbole_mm.model import layers
+from recbole_mm.model.srim import losses
+from recbole_mm.model.srim.attention import Session
+from recbole_mm.model.srim.settings import SRIMSettings
 
-CO = {"infonce": losses.co_infonce, "expratio": losses.co_expratio, "ratio": losses.co_ratio}
-# The learned maps of each alignment, by their number in the paper or the released code.
-ALIGN_MAPS = {"paper": "123456", "code": "1234578", "code_slots": "1234578", "infonce": "34"}
-
-
-class Session(NamedTuple):
-    """Session vectors of one branch, ``(B, d)`` each: before and after attention."""
-
-    before: Tensor
-    after: Tensor
+CO = {"infonce": losses.co_infonce, "ratio": losses.co_ratio}
 
 
-Sessions = Mapping[str, Session]
+class Step(NamedTuple):
+    """What the auxiliary losses see of a training step.
 
-
-class Alignment(nn.Module):
-    """Alignment inside and across the branches (SRIM eq. 9-11 and variants).
-
-    Parameters
+    Attributes
     ----------
-    config
-        Switches ``align``, ``align_temperature``.
-    size
-        Width ``d``.
+    item_seq, target, session
+        Input items ``(B, T)``, target items and session ids ``(B,)``.
+    encoded
+        The session vectors of each branch.
+    tables
+        The propagated item table ``(N, d)`` of each branch.
     """
 
-    def __init__(self, config: Mapping[str, Any], size: int) -> None:
+    item_seq: Tensor
+    target: Tensor
+    session: Tensor
+    encoded: Mapping[str, Session]
+    tables: Mapping[str, Tensor]
+
+
+class PairMaps(nn.ModuleDict):
+    """Linear maps by their number in an equation, and the cosine of two mapped vectors."""
+
+    def __init__(self, numbers: str, size: int, bias: bool) -> None:
+        super().__init__({number: nn.Linear(size, size, bias) for number in numbers})
+
+    def cosine(self, left: str, x: Tensor, right: str, y: Tensor) -> Tensor:
+        """Return the cosine ``(B,)`` of two vectors ``(B, d)``, each under its map."""
+        return layers.cosine(self[left](x), self[right](y))
+
+
+class ContrastAlignment(nn.Module):
+    """Alignment of the two branches by contrast inside the batch (ours)."""
+
+    def __init__(self, settings: SRIMSettings) -> None:
         super().__init__()
-        self.form = str(config["align"])
-        self.temperature = float(config["align_temperature"])
-        bias = self.form in ("code", "code_slots")
+        size = settings.embedding_size
+        self.temperature = settings.align_temperature
         self.maps = nn.ModuleDict(
-            {number: nn.Linear(size, size, bias=bias) for number in ALIGN_MAPS[self.form]}
+            {branch: nn.Linear(size, size, bias=False) for branch in ("id", "content")}
         )
 
-    def forward(self, sessions: Sessions, target: Tensor) -> Tensor:
-        """Return the loss ``(B,)`` of sessions with targets ``(B,)``."""
-        (p_id, q_id), (p_content, q_content) = sessions["id"], sessions["content"]
-        if self.form == "infonce":
-            left, right = self.maps["3"](q_id), self.maps["4"](q_content)
-            return losses.align_infonce(left, right, target, self.temperature)
-        if self.form == "paper":
-            return losses.align_paper(
-                inside_id=self._like("1", p_id, "2", q_id),
-                inside_content=self._like("5", p_content, "6", q_content),
-                across=self._like("3", p_id, "4", p_content),
-            )
-        slots = (q_id, p_id, q_content, p_content)
-        if self.form == "code_slots":
-            # The released code's call hands the vectors over in this order, not in the one above.
-            slots = (q_id, q_content, p_id, p_content)
-        s1, s2, s3, s4 = slots
-        return losses.align_code(
-            self._like("1", s1, "2", s2),
-            self._like("3", s1, "4", s3),
-            self._like("4", s3, "5", s4),
-            self._like("7", s3, "8", s1),
+    def forward(self, step: Step) -> Tensor:
+        """Return the loss ``(B,)``."""
+        left, right = (maps(step.encoded[branch].after) for branch, maps in self.maps.items())
+        return losses.align_infonce(left, right, step.target, self.temperature)
+
+
+class PaperAlignment(nn.Module):
+    """Alignment inside and across the branches (SRIM eq. 9-11)."""
+
+    def __init__(self, settings: SRIMSettings) -> None:
+        super().__init__()
+        self.maps = PairMaps("123456", settings.embedding_size, bias=False)
+
+    def forward(self, step: Step) -> Tensor:
+        """Return the loss ``(B,)``."""
+        (p_id, q_id), (p_content, q_content) = step.encoded["id"], step.encoded["content"]
+        return losses.align_paper(
+            inside_id=self.maps.cosine("1", p_id, "2", q_id),
+            inside_content=self.maps.cosine("5", p_content, "6", q_content),
+            across=self.maps.cosine("3", p_id, "4", p_content),
         )
 
-    def _like(self, left: str, x: Tensor, right: str, y: Tensor) -> Tensor:
-        """Return the cosine ``(B,)`` of two mapped vectors ``(B, d)``."""
-        return layers.cosine(self.maps[left](x), self.maps[right](y))
+
+ALIGN = {"infonce": ContrastAlignment, "paper": PaperAlignment}
 
 
 class JointInference(nn.Module):
     """Let the ID branch lead where the target is known to go with the session (eq. 12-13).
 
+    It is known to if it met another item of the session in another training session.
+
     Parameters
     ----------
-    config
-        Switches ``flag_rule``, ``n_neighbors``, ``joint_sign``, ``joint_label_shift``,
-        ``joint_session``.
     graph
-        The co-occurrence graph that decides the flag.
+        The co-occurrence graph that says so.
     """
 
-    neighbours: Tensor
-
-    def __init__(self, config: Mapping[str, Any], graph: graphs.ItemGraph) -> None:
+    def __init__(self, graph: graphs.ItemGraph) -> None:
         super().__init__()
-        self.rule = str(config["flag_rule"])
-        self.sign = float(config["joint_sign"])
-        self.shift = int(config["joint_label_shift"])
-        self.position = 0 if config["joint_session"] == "pre" else 1
-        if self.rule == "topl":
-            ids, _ = graphs.top_neighbours(graph.counts, int(config["n_neighbors"]))
-            self.register_buffer("neighbours", torch.from_numpy(ids), persistent=False)
-        else:
-            self.pairs = graph.pairs()
-            self.own = graph.own() if self.rule == "loo" else None
+        self.pairs = graph.pairs()
+        self.own = graph.own()
 
-    def flag(self, item_seq: Tensor, target: Tensor, session: Tensor) -> Tensor:
-        """Return the flags, bool ``(B,)``, of inputs ``(B, T)``, targets, session ids ``(B,)``."""
-        if self.rule == "topl":
-            return graphs.neighbour_flags(item_seq, target, self.neighbours)
-        return graphs.cooccurrence_flags(item_seq, target, self.pairs, session, self.own)
+    def flag(self, step: Step) -> Tensor:
+        """Return where the ID branch leads, bool ``(B,)``."""
+        return graphs.cooccurrence_flags(
+            step.item_seq, step.target, self.pairs, step.session, self.own
+        )
 
-    def forward(
-        self, sessions: Sessions, target: Tensor, flag: Tensor, tables: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Return the loss ``(B,)``; ``tables`` are the branches' propagated item tables."""
-        likes = [
-            layers.cosine(
-                sessions[branch][self.position],
-                layers.gather_rows(tables[branch], target + self.shift),
+    def forward(self, step: Step) -> Tensor:
+        """Return the loss ``(B,)``."""
+        like = {
+            branch: layers.cosine(
+                session.before, layers.gather_rows(step.tables[branch], step.target)
             )
-            for branch in ("id", "content")
-        ]
-        return losses.joint(likes[0], likes[1], flag, self.sign)
+            for branch, session in step.encoded.items()
+        }
+        return losses.joint(like["id"], like["content"], self.flag(step))
 
 
 class CooccurrenceContrast(nn.Module):
-    """Draw items to their frequent partners and away from strangers (eq. 17 and variants).
+    """Draw items to their frequent partners and away from strangers (eq. 17 and its contrast).
 
     Parameters
     ----------
-    config
-        Switches ``co``, ``co_log10``, ``co_pos_weight``, ``co_neg``, ``co_anchors``,
-        ``co_samples``, ``co_isolated``, ``n_neighbors``.
+    settings
+        Form, weights and numbers of partners and items.
     graph
         The co-occurrence graph.
     """
 
     neighbours: Tensor
     weight: Tensor
-    strangers: Tensor
 
-    def __init__(self, config: Mapping[str, Any], graph: graphs.ItemGraph) -> None:
+    def __init__(self, settings: SRIMSettings, graph: graphs.ItemGraph) -> None:
         super().__init__()
-        self.config = config
-        self.length = int(config["n_neighbors"])
+        self.form = CO[settings.co]
+        self.n_neighbors, self.n_samples = settings.n_neighbors, settings.co_samples
         self.pairs = graph.pairs()
-        ids, counts = map(torch.from_numpy, graphs.top_neighbours(graph.counts, self.length))
-        weight = counts if config["co_pos_weight"] == "count" else (counts > 0).float()
+        ids, counts = map(torch.from_numpy, graphs.top_neighbours(graph.counts, self.n_neighbors))
+        weight = counts if settings.co_pos_weight == "count" else (counts > 0).float()
         weight = weight / weight.sum(dim=1, keepdim=True).clamp_min(1.0)
         self.register_buffer("neighbours", ids, persistent=False)
         self.register_buffer("weight", weight, persistent=False)
-        if config["co_neg"] == "fixed":
-            strangers = torch.from_numpy(graphs.first_strangers(graph.counts, self.length))
-            self.register_buffer("strangers", strangers, persistent=False)
 
-    def anchors(self, item_seq: Tensor, target: Tensor) -> Tensor:
-        """Return the items ``(M,)`` to look at in this step."""
-        config, n_items = self.config, len(self.neighbours)
-        if config["co_anchors"] == "all":
-            anchors = torch.arange(n_items, device=target.device)
-        else:
-            anchors = torch.unique(torch.cat([item_seq.flatten(), target]))
-            if config["co_anchors"] == "sample":
-                size = (int(config["co_samples"]),)
-                more = torch.randint(1, n_items, size, device=target.device)
-                anchors = torch.cat([anchors, more])
-        keep = anchors != 0
-        if config["co_isolated"] == "skip":
-            keep &= self.neighbours[anchors, 0] != 0
-        return anchors[keep]
+    def anchors(self, step: Step) -> Tensor:
+        """Return the items ``(M,)`` to look at: the batch's, and random ones; with partners."""
+        anchors = torch.unique(torch.cat([step.item_seq.flatten(), step.target]))
+        more = torch.randint(1, len(self.neighbours), (self.n_samples,), device=anchors.device)
+        anchors = torch.cat([anchors, more])
+        # The padding item has no partner either.
+        return anchors[self.neighbours[anchors, 0] != 0]
 
-    def forward(self, anchors: Tensor, table: Tensor) -> Tensor:
-        """Return the loss of the anchors ``(M,)``, given the ID branch's table ``(N, d)``."""
+    def strangers(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ids ``(M, l)`` of items that the anchors never met, and which of them count."""
+        return graphs.sample_strangers(anchors, self.n_neighbors, self.pairs)
+
+    def forward(self, step: Step) -> Tensor:
+        """Return the loss of each anchor ``(M,)`` in the ID branch; a 0 if there is none."""
+        anchors, table = self.anchors(step), step.tables["id"]
         if not len(anchors):
             return table.new_zeros(1)
-        if self.config["co_neg"] == "fixed":
-            strangers = self.strangers[anchors]
-            valid = strangers != 0
-        else:
-            strangers, valid = graphs.sample_strangers(anchors, self.length, self.pairs)
+        strangers, valid = self.strangers(anchors)
         anchor = layers.unit(layers.gather_rows(table, anchors))
-        mean = F.embedding_bag(
+        near = (anchor * layers.unit(self._partners(anchors, table))).sum(dim=1)
+        # Dividing products by norms, not vectors, spares two passes over (M, l, d).
+        products = torch.einsum("md,mld->ml", anchor, layers.gather_rows(table, strangers))
+        far = products / layers.length(table)[strangers]
+        return self.form(near, far, valid)
+
+    def _partners(self, anchors: Tensor, table: Tensor) -> Tensor:
+        """Return the weighted mean ``(M, d)`` of the anchors' partners."""
+        return F.embedding_bag(
             self.neighbours[anchors],
             table,
             mode="sum",
             per_sample_weights=self.weight[anchors],
             padding_idx=0,
         )
-        near = (anchor * layers.unit(mean)).sum(dim=1)
-        # Dividing products by norms, not vectors, spares two passes over (M, l, d).
-        products = torch.einsum("md,mld->ml", anchor, layers.gather_rows(table, strangers))
-        far = products / layers.length(table)[strangers]
-        loss = CO[self.config["co"]](near, far, valid)
-        return loss / math.log(10.0) if self.config["co_log10"] else loss
