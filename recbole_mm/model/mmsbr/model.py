@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 class MMSBR(MMSequentialRecommender):
     """Interest from image and text through pivots, preference from price as Gaussians.
 
-    ``score(b, i) = s_b . E_i - gamma W_bi`` with ``W`` the squared Wasserstein distance of the
+    ``score(b, i) = s_b . E_i - gamma W_bi``, with ``W`` the squared Wasserstein distance of the
     session's and the item's price, plus one learned number (``repeat_bias``) if ``i`` is in the
     session; trained with cross-entropy ``+ w_con con``.
 
@@ -114,10 +114,11 @@ class MMSBR(MMSequentialRecommender):
         """Return the prepared features of the modalities in use."""
         settings = self.settings
         raw = {name: Vectors(*self.feature(name)) for name in self.used}
-        twins: dict[str, Vectors] | None = {}
-        if settings.w_con > 0:
-            files = settings.pseudo == "files"
-            twins = {u: Vectors(*self.feature(f"pseudo_{u}")) for u in self.used} if files else None
+        twins: dict[str, Vectors] | None = None
+        if settings.w_con == 0:
+            twins = {}
+        elif settings.pseudo == "files":
+            twins = {name: Vectors(*self.feature(f"pseudo_{name}")) for name in self.used}
         return prepare_content(raw, twins, self.seen, settings.pca_dim)
 
     def _build_content(self, content: Content) -> None:

@@ -67,11 +67,12 @@ class ItemPivots(nn.Module):
 
     def __init__(self, n_items: int, n_pivots: int, size: int) -> None:
         super().__init__()
-        self.own = nn.Parameter(torch.empty(n_items, n_pivots, size))
+        self.shape = n_pivots, size
+        self.own = nn.Parameter(torch.empty(n_items, n_pivots * size))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the first pivots ``(M, T, d)`` of some items ``(M,)``."""
-        return self.own[rows]
+        return self.own[rows].view(len(rows), *self.shape)
 
 
 class OffsetPivots(SharedPivots):
@@ -100,7 +101,7 @@ class OffsetPivots(SharedPivots):
         self, n_pivots: int, size: int, trained: Tensor, bare: Tensor, dropout: float
     ) -> None:
         super().__init__(n_pivots, size)
-        self.offset = nn.Parameter(torch.empty(len(trained), n_pivots, size))
+        self.offset = nn.Parameter(torch.empty(len(trained), n_pivots * size))
         self.dropout, self.drops = dropout, not bool(bare.all())
         self.register_buffer("trained", trained.float().unsqueeze(1), persistent=False)
         self.register_buffer("bare", bare.unsqueeze(1), persistent=False)
@@ -110,7 +111,7 @@ class OffsetPivots(SharedPivots):
         keep = self.trained[rows]
         if self.training and self.drops:
             keep = keep * ((torch.rand_like(keep) >= self.dropout) | self.bare[rows])
-        return self.shared + self.offset[rows] * keep.unsqueeze(2)
+        return self.shared + (self.offset[rows] * keep).view(len(rows), *self.shared.shape)
 
 
 def first_pivots(settings: MMSBRSettings, trained: Tensor, bare: Tensor) -> nn.Module:

@@ -114,7 +114,7 @@ def fill_model(model):
     for t, name in enumerate(VECTORS, start=1):
         side = model.pseudo if name.startswith("pseudo") else model.real
         side[name.removeprefix("pseudo_")].vectors.copy_(with_padding(entries(t, 3, D)))
-    pivots = torch.stack([entries(t, 3, D) for t in (5, 6, 7, 8)], dim=1)
+    pivots = torch.cat([entries(t, 3, D) for t in (5, 6, 7, 8)], dim=1)
     model.pivots.own[1:].copy_(pivots)
     fill_tokens(model.tokens["image"], 12), fill_tokens(model.tokens["text"], 16)
     fill_layer(model.fusion.rounds[0]["image"], 20), fill_layer(model.fusion.rounds[0]["text"], 26)

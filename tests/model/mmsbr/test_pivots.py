@@ -177,7 +177,7 @@ def test_scopes_by_hand():
     shared, own, both = kinds.values()
     with torch.no_grad():
         shared.shared[:, 0] = both.shared[:, 0] = torch.tensor([1.0, 2.0])
-        own.own[:, :, 0] = both.offset[:, :, 0] = torch.tensor([[9.0, 9], [10, 20], [30, 40]])
+        own.own[:] = both.offset[:] = torch.tensor([[9.0, 9], [10, 20], [30, 40]])
     assert shared(rows).flatten().tolist() == [1, 2, 1, 2]
     assert own(rows).flatten().tolist() == [10, 20, 30, 40]
     # The third item is new: its offset stays 0.
