@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recbole_mm.model.base import MMSequentialRecommender
     from recbole_mm.registry import available_models, register_model
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 __all__ = ["MMConfig", "MMError", "MMSequentialRecommender", "available_models", "register_model"]
 
 # Imported on first use: importing the package must not import torch. The function `run` is not

@@ -32,12 +32,13 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
 
     ``(N, d)`` and ids of any shape ``(...)`` give ``(..., d)``.
     """
-    return F.embedding(ids, table, padding_idx=0)
+    rows: Tensor = F.embedding(ids, table, padding_idx=0)
+    return rows
 
 
 def length(vectors: Tensor) -> Tensor:
     """Return the lengths ``(...,)`` of vectors ``(..., d)``, 1 for zero vectors."""
-    norm = torch.linalg.vector_norm(vectors, dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
     return norm.masked_fill(norm < TINY, 1.0)
 
 

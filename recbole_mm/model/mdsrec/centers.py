@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from recbole.model.layers import FeedForward, TransformerLayer
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ class CenterPool(nn.Module):
 
     labels: Tensor
 
-    def __init__(self, labels: np.ndarray, how: str = "mean") -> None:
+    def __init__(self, labels: NDArray[np.int32], how: str = "mean") -> None:
         super().__init__()
         self.how = how
         self.register_buffer("labels", torch.from_numpy(labels.astype(np.int32)))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -23,6 +24,9 @@ from recbole_mm.graph.derived import Arrays, derived, fingerprint
 from recbole_mm.graph.nearest import nearest_items, neighbour_table, uses_faiss
 
 logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int32]
 
 # So many neighbours are kept on disk, that other values of n_neighbors find theirs there.
 _KEPT, _KEPT_UP_TO = 50, 100_000
@@ -58,17 +62,18 @@ class Shelf:
         return derived(self.folder, f"{self.name}.{what}", key, compute, fits)
 
 
-def injected(features: np.ndarray, graph: sp.csr_matrix, strength: float) -> np.ndarray:
+def injected(features: Floats, graph: sp.csr_matrix, strength: float) -> Floats:
     """Add the vectors of co-occurring items: ``kappa K X + X`` (MDSRec eq. 3), float32 ``(N, d)``.
 
     An item without a vector is given one by the items it co-occurs with.
     """
     if strength == 0:
         return features
-    return (features + np.float32(strength) * (graph @ features)).astype(np.float32)
+    total: Floats = (features + np.float32(strength) * (graph @ features)).astype(np.float32)
+    return total
 
 
-def neighbours(vectors: np.ndarray, count: int, backend: str, shelf: Shelf) -> np.ndarray:
+def neighbours(vectors: Floats, count: int, backend: str, shelf: Shelf) -> Ids:
     """Return the ``H`` items of the largest cosine, the item itself first (MDSRec eq. 4-5).
 
     Parameters
@@ -101,7 +106,7 @@ def neighbours(vectors: np.ndarray, count: int, backend: str, shelf: Shelf) -> n
     return neighbour_table(found["ids"], count)
 
 
-def groups(features: Tensor, present: Tensor, count: int, seed: int, shelf: Shelf) -> np.ndarray:
+def groups(features: Tensor, present: Tensor, count: int, seed: int, shelf: Shelf) -> Ids:
     """Return the group of each item; see `cluster_items`, whose result is kept."""
     return shelf.get(
         "groups",
@@ -111,7 +116,7 @@ def groups(features: Tensor, present: Tensor, count: int, seed: int, shelf: Shel
     )["labels"]
 
 
-def cluster_items(features: Tensor, present: Tensor, count: int, seed: int) -> np.ndarray:
+def cluster_items(features: Tensor, present: Tensor, count: int, seed: int) -> Ids:
     """Group the items by content with k-means (MDSRec eq. 10).
 
     Parameters

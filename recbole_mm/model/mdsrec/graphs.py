@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recbole_mm.graph.distance import normalised
@@ -101,7 +102,7 @@ class NeighbourSum(nn.Module):
 
     neighbours: Tensor
 
-    def __init__(self, neighbours: np.ndarray) -> None:
+    def __init__(self, neighbours: NDArray[np.int32]) -> None:
         super().__init__()
         self.register_buffer("neighbours", torch.from_numpy(neighbours.astype(np.int32)))
 

@@ -44,12 +44,13 @@ class PseudoContrast(nn.Module):
         pairs = self.pairs(name)
         if not self.sample_size or len(pairs) <= self.sample_size:
             return pairs
-        own = torch.unique(batch_items)
+        own: Tensor = torch.unique(batch_items)
         own = own[torch.isin(own, pairs)]
         if len(own) > self.sample_size:
             return own[torch.randperm(len(own), device=own.device)[: self.sample_size]]
         more = torch.randint(len(pairs), (self.sample_size - len(own),), device=own.device)
-        return torch.unique(torch.cat([own, pairs[more]]))
+        sampled: Tensor = torch.unique(torch.cat([own, pairs[more]]))
+        return sampled
 
     def sides(self, real: Tensor, pseudo: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors ``(M, d)`` whose inner products are compared."""

@@ -180,7 +180,8 @@ class MMSBR(MMSequentialRecommender):
 
     def has(self, name: str) -> Tensor:
         """Return which items have a modality, bool ``(N,)``."""
-        return self.get_buffer(f"has_{name}")
+        mask: Tensor = self.get_buffer(f"has_{name}")
+        return mask
 
     # ---- Items ----
 

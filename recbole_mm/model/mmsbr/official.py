@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from recbole.config import Config
 from torch import Tensor, nn
 
 from recbole_mm.model.mmsbr.contrast import PseudoContrast
@@ -26,9 +25,7 @@ from recbole_mm.model.mmsbr.pivots import (
 )
 from recbole_mm.model.mmsbr.price import PricePreference
 from recbole_mm.model.mmsbr.settings import MMSBRSettings, OfficialMMSBRSettings
-
-if TYPE_CHECKING:
-    from recbole_mm.data.session_dataset import SessionDataset
+from recbole_mm.model.released import FirstEpochDropout
 
 
 class TrainedVectors(ItemVectors):
@@ -135,7 +132,7 @@ class OneNormPrice(PricePreference):
         return dict.fromkeys(places, nn.LayerNorm(size, eps=1e-12))
 
 
-class OfficialMMSBR(MMSBR):
+class OfficialMMSBR(FirstEpochDropout, MMSBR):
     """MMSBR as released: its parts, its first weights, and dropout in the first epoch only.
 
     Parameters are those of `MMSBR`. Price ranges still come from items of training sessions.
@@ -149,10 +146,6 @@ class OfficialMMSBR(MMSBR):
     Session = GatedSum
     Price = OneNormPrice
 
-    def __init__(self, config: Config, dataset: SessionDataset) -> None:
-        super().__init__(config, dataset)
-        self._dropouts = [(m, m.p) for m in self.modules() if isinstance(m, nn.Dropout)]
-
     def reset(self) -> None:
         """Draw everything from ``U(-1/sqrt(d), 1/sqrt(d))``: features, and gains of norms."""
         bound = self.size**-0.5
@@ -161,8 +154,3 @@ class OfficialMMSBR(MMSBR):
         # A seed's numbers hang on the order, and a shared norm must be drawn once.
         for parameter in nn.ModuleList(parts).parameters():
             nn.init.uniform_(parameter, -bound, bound)
-
-    def start_epoch(self, epoch_idx: int) -> None:
-        """Drop nothing after epoch 0: the released loop never switches training mode on again."""
-        for module, share in self._dropouts:
-            module.p = share if epoch_idx == 0 else 0.0

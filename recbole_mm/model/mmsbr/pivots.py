@@ -46,7 +46,9 @@ class FeatureTokens(nn.Module):
         """Return tokens ``(M, k, d)`` of vectors ``(M, width)``."""
         spread = vectors.expand(len(self.first), *vectors.shape)
         hidden = self.dropout(torch.tanh(torch.baddbmm(self.first_bias, spread, self.first)))
-        tokens = self.dropout(torch.tanh(torch.baddbmm(self.second_bias, hidden, self.second)))
+        tokens: Tensor = self.dropout(
+            torch.tanh(torch.baddbmm(self.second_bias, hidden, self.second))
+        )
         return tokens.transpose(0, 1)
 
 

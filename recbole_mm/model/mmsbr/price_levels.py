@@ -67,4 +67,5 @@ def _levels(prices: Floats, low: float, high: float, steps: int) -> NDArray[np.i
     if low == high:
         return np.full(len(prices), math.ceil(steps / 2), dtype=np.int64)
     position = (np.clip(prices, low, high) - low) / (high - low)
-    return np.floor(steps * position).astype(np.int64) + 1
+    levels: NDArray[np.int64] = np.floor(steps * position).astype(np.int64) + 1
+    return levels

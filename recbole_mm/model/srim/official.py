@@ -14,10 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recbole_mm.graph.cooccurrence import ItemGraph, top_neighbours
 from recbole_mm.model import layers
+from recbole_mm.model.released import FirstEpochDropout
 from recbole_mm.model.srim import losses
 from recbole_mm.model.srim.model import SRIM
 from recbole_mm.model.srim.settings import OfficialSRIMSettings
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class OfficialSRIM(SRIM):
+class OfficialSRIM(FirstEpochDropout, SRIM):
     """SRIM with the graph's counts, the losses and the dropout of the released code.
 
     The graph is that of the training sessions; `OfficialLeakySRIM` has the released one.
@@ -53,14 +55,6 @@ class OfficialSRIM(SRIM):
     def reduced(self, values: Tensor) -> Tensor:
         """Sum over rows or items, so that a loss grows with the batch or the catalogue."""
         return values.sum()
-
-    def start_epoch(self, epoch_idx: int) -> None:
-        """Switch dropout off after the first epoch: training mode is never switched back on."""
-        first = epoch_idx == 0
-        self.dropout.p = self.settings.emb_dropout if first else 0.0
-        for module in self.encoders.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = self.settings.att_dropout if first else 0.0
 
 
 class OfficialLeakySRIM(OfficialSRIM):
@@ -174,7 +168,7 @@ class ReleasedContrast(CooccurrenceContrast):
         return super().forward(step) / math.log(10.0)
 
 
-def first_strangers(counts: sp.csr_matrix, n_strangers: int) -> np.ndarray:
+def first_strangers(counts: sp.csr_matrix, n_strangers: int) -> NDArray[np.int64]:
     """Return for each item the lowest ids it never met, ``(N, n)`` int64, filled up with 0.
 
     These are the "least co-occurring" items when ties are broken by id. With a few neighbours per
@@ -189,7 +183,7 @@ def first_strangers(counts: sp.csr_matrix, n_strangers: int) -> np.ndarray:
     gaps = met.indices.astype(np.int64) - (np.arange(met.nnz) - met.indptr[rows])
     wanted = np.arange(n_items, dtype=np.int64)[:, None] * n_items + np.arange(n_strangers)
     passed = np.searchsorted(rows * n_items + gaps, wanted, side="right") - met.indptr[:-1, None]
-    ids = np.arange(n_strangers) + passed + 1
+    ids: NDArray[np.int64] = np.arange(n_strangers, dtype=np.int64) + passed + 1
     ids[ids >= n_items] = 0
     ids[0] = 0
-    return ids.astype(np.int64)
+    return ids
