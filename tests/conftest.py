@@ -6,8 +6,8 @@ import os
 
 from hypothesis import settings
 
-# Two threads at most: the numbers must not depend on the machine, and CI is small.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One thread: the numbers must not depend on the machine, and tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # At home hypothesis looks further each time; CI repeats the same examples.
 settings.register_profile("ci", derandomize=True, deadline=None)

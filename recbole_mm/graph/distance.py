@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from recbole_mm.graph.cooccurrence import top_neighbours
+from recbole_mm.graph.pairs import top_neighbours
 
 if TYPE_CHECKING:
     from recbole_mm.data.sessions import Sessions

@@ -7,55 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recbole_mm.data.sessions import Sessions
 from recbole_mm.errors import ConfigError
 from recbole_mm.graph import cooccurrence as graphs
+from recbole_mm.graph import pairs
 from recbole_mm.graph.propagation import Adjacency, neighbour_mean, residual_propagate
 
+from .conftest import SESSIONS, graph, make_sessions, random_sessions, slow_counts
+
 TABLE = torch.tensor([[0.0, 0], [1, 0], [0, 1], [1, 1], [2, 0], [3, -1]])
-
-
-def make_sessions(lists: list[list[int]], first_id: int = 1) -> Sessions:
-    items = np.array([item for one in lists for item in one], dtype=np.int64)
-    offsets = np.concatenate(([0], np.cumsum([len(one) for one in lists]))).astype(np.int64)
-    ids = np.arange(first_id, first_id + len(lists), dtype=np.int64)
-    return Sessions(ids, offsets, items, np.arange(len(items), dtype=np.float64))
-
-
-SESSIONS = make_sessions([[1, 2, 3], [1, 2], [2, 2, 4]])
-
-
-def random_sessions(n_sessions: int, n_items: int, seed: int = 0) -> Sessions:
-    rng = np.random.default_rng(seed)
-    return make_sessions(
-        [list(rng.integers(1, n_items, rng.integers(1, 7))) for _ in range(n_sessions)]
-    )
-
-
-def slow_counts(sessions: Sessions, n_items: int, count: str, diagonal: bool) -> np.ndarray:
-    """Count pair by pair, as the definition says."""
-    dense = np.zeros((n_items, n_items))
-    for start, stop in zip(sessions.offsets[:-1], sessions.offsets[1:], strict=True):
-        held = list(sessions.items[start:stop])
-        if count == "set":
-            held = sorted(set(held))
-        for a, left in enumerate(held):
-            for b, right in enumerate(held):
-                if left != right or (diagonal and (count == "mult" or a == b)):
-                    dense[left, right] += 1
-    return dense
-
-
-def graph(count: str = "mult", diagonal: bool = False) -> graphs.ItemGraph:
-    return graphs.ItemGraph(SESSIONS, 6, count, diagonal)
-
-
-# Counts
 
 
 @pytest.mark.parametrize(
@@ -232,120 +195,6 @@ def test_propagation_leaves_its_input_alone():
 # Look-ups and flags
 
 
-def test_pair_counts_equal_the_matrix():
-    matrix = sp.random(20, 30, density=0.2, format="csr", random_state=0)
-    pairs = graphs.PairCounts(matrix)
-    rows, columns = torch.meshgrid(torch.arange(20), torch.arange(30), indexing="ij")
-    expected = torch.from_numpy(matrix.toarray().astype(np.float32))
-    assert torch.equal(pairs(rows, columns), expected)
-    assert torch.equal(pairs(torch.tensor([[3], [4]]), torch.arange(30)), expected[3:5])
-
-
-def test_pair_counts_of_an_empty_matrix_are_zero():
-    pairs = graphs.PairCounts(sp.csr_matrix((4, 4)))
-    assert pairs(torch.arange(4), torch.arange(4)).tolist() == [0, 0, 0, 0]
-
-
-def test_pair_counts_by_unsorted_row_ids():
-    pairs = graphs.PairCounts(sp.csr_matrix([[1, 0], [0, 2]]), np.array([70, 7]))
-    asked = pairs(torch.tensor([70, 70, 7, 7, 8]), torch.tensor([0, 1, 0, 1, 1]))
-    assert asked.tolist() == [1, 0, 0, 2, 0]
-
-
-@pytest.mark.parametrize("count", ["set", "mult"])
-def test_flags_by_hand(count):
-    item_graph = graph(count)
-    item_seq = torch.tensor([[1, 2], [1, 0], [2, 2], [1, 0], [2, 0]])
-    target = torch.tensor([3, 2, 4, 2, 2])
-    session = torch.tensor([1, 2, 3, 1, 3])
-    pairs, own = item_graph.pairs(), item_graph.own()
-    literal = graphs.cooccurrence_flags(item_seq, target, pairs)
-    loo = graphs.cooccurrence_flags(item_seq, target, pairs, session, own)
-    assert literal.int().tolist() == [1, 1, 1, 1, 0]
-    assert loo.int().tolist() == [0, 1, 0, 1, 0]
-
-
-def test_flags_of_sessions_outside_the_graph():
-    item_graph = graph()
-    item_seq, target = torch.tensor([[3], [4], [5]]), torch.tensor([2, 1, 2])
-    session = torch.tensor([77, 78, 79])
-    flags = graphs.cooccurrence_flags(
-        item_seq, target, item_graph.pairs(), session, item_graph.own()
-    )
-    assert flags.tolist() == [True, False, False]
-
-
-def test_a_repeated_target_is_no_cooccurrence_even_with_the_diagonal():
-    item_graph = graph("set", diagonal=True)
-    flags = graphs.cooccurrence_flags(torch.tensor([[2, 0]]), torch.tensor([2]), item_graph.pairs())
-    assert flags.tolist() == [False]
-
-
-# Lists and strangers
-
-
-def test_neighbour_lists_by_hand():
-    ids, counts = graphs.top_neighbours(graph("mult").counts, 2)
-    assert ids.tolist() == [[0, 0], [2, 3], [1, 4], [1, 2], [2, 0], [0, 0]]
-    assert counts.tolist() == [[0, 0], [2, 1], [2, 2], [1, 1], [2, 0], [0, 0]]
-    ids, counts = graphs.top_neighbours(graph("set").counts, 2)
-    assert ids[2].tolist() == [1, 3] and counts[2].tolist() == [2, 1]
-    assert ids[4].tolist() == [2, 0] and counts[4].tolist() == [1, 0]
-
-
-def test_an_item_is_not_its_own_neighbour():
-    with_diagonal = graphs.top_neighbours(graph("set", True).counts, 3)
-    without = graphs.top_neighbours(graph("set", False).counts, 3)
-    np.testing.assert_array_equal(with_diagonal[0], without[0])
-    np.testing.assert_array_equal(with_diagonal[1], without[1])
-
-
-def test_neighbour_lists_equal_sorting_each_row():
-    counts = graphs.cooccurrence(random_sessions(80, 30), 30)
-    ids, _ = graphs.top_neighbours(counts, 6)
-    for row, dense in enumerate(counts.toarray()):
-        best = sorted((c for c in range(30) if dense[c]), key=lambda c: (-dense[c], c))[:6]
-        assert ids[row].tolist() == best + [0] * (6 - len(best))
-
-
-def test_sampled_strangers_never_met_the_anchor():
-    pairs = graph().pairs()
-    anchors = torch.tensor([1, 2, 4, 5])
-    ids, valid = graphs.sample_strangers(anchors, 200, pairs)
-    drawn = [set(row[ok].tolist()) for row, ok in zip(ids, valid, strict=True)]
-    assert drawn == [{4, 5}, {5}, {1, 3, 5}, {1, 2, 3, 4}]
-    assert ids.shape == (4, 200)
-    # Item 2 has one stranger in five items: 20 rounds miss it with probability 0.8^20 = 1.2 %.
-    assert bool(valid[[0, 2, 3]].float().mean() > 0.99) and 0.9 < valid[1].float().mean() <= 1
-
-
-def test_sampled_strangers_are_drawn_evenly():
-    ids, _ = graphs.sample_strangers(torch.full((1,), 4), 30_000, graph().pairs())
-    share = torch.bincount(ids.flatten(), minlength=6)[[1, 3, 5]] / 30_000
-    torch.testing.assert_close(share, torch.full((3,), 1 / 3), rtol=0.05, atol=0)
-
-
-def test_an_anchor_without_strangers_gets_no_valid_one():
-    pairs = graphs.ItemGraph(make_sessions([[1, 2, 3]]), 4).pairs()
-    _, valid = graphs.sample_strangers(torch.tensor([2]), 5, pairs)
-    assert valid.tolist() == [[False] * 5]
-
-
-def test_sampling_follows_the_generator_and_the_global_seed():
-    pairs, anchors = graph().pairs(), torch.tensor([1, 4])
-    draws = []
-    for _ in range(2):
-        torch.manual_seed(5)
-        draws.append(graphs.sample_strangers(anchors, 20, pairs)[0])
-        state = torch.Generator().manual_seed(7)
-        draws.append(graphs.sample_strangers(anchors, 20, pairs, state)[0])
-    assert torch.equal(draws[0], draws[2]) and torch.equal(draws[1], draws[3])
-    assert not torch.equal(draws[0], draws[1])
-
-
-# Memory and state
-
-
 class NoLargeTensor(TorchDispatchMode):
     """Fails as soon as a dense tensor of ``limit`` or more numbers comes out of an operation."""
 
@@ -371,8 +220,8 @@ def test_nothing_of_the_size_items_by_items_is_made():
         item_graph = graphs.ItemGraph(sessions, n_items)
         table = torch.randn(n_items, 4, requires_grad=True)
         residual_propagate(table, item_graph.adjacency(), 3).sum().backward()
-        graphs.sample_strangers(torch.arange(1, n_items), 10, item_graph.pairs())
-        graphs.top_neighbours(item_graph.counts, 10)
+        pairs.sample_strangers(torch.arange(1, n_items), 10, item_graph.pairs())
+        pairs.top_neighbours(item_graph.counts, 10)
     assert watch.seen >= 4 * n_items
     with pytest.raises(AssertionError, match="made a dense"), NoLargeTensor(n_items * n_items):
         item_graph.adjacency().counts.to_dense()

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recbole_mm.graph.cooccurrence import ItemGraph, top_neighbours
+from recbole_mm.graph.cooccurrence import ItemGraph
+from recbole_mm.graph.pairs import top_neighbours
 from recbole_mm.model import layers
 from recbole_mm.model.released import FirstEpochDropout
 from recbole_mm.model.srim import losses

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_mm.graph import cooccurrence as graphs
+from recbole_mm.graph.cooccurrence import ItemGraph
+from recbole_mm.graph.pairs import cooccurrence_flags, sample_strangers, top_neighbours
 from recbole_mm.model import layers
 from recbole_mm.model.srim import losses
 from recbole_mm.model.srim.attention import Session
@@ -101,16 +102,14 @@ class JointInference(nn.Module):
         The co-occurrence graph that says so.
     """
 
-    def __init__(self, graph: graphs.ItemGraph) -> None:
+    def __init__(self, graph: ItemGraph) -> None:
         super().__init__()
         self.pairs = graph.pairs()
         self.own = graph.own()
 
     def flag(self, step: Step) -> Tensor:
         """Return where the ID branch leads, bool ``(B,)``."""
-        return graphs.cooccurrence_flags(
-            step.item_seq, step.target, self.pairs, step.session, self.own
-        )
+        return cooccurrence_flags(step.item_seq, step.target, self.pairs, step.session, self.own)
 
     def forward(self, step: Step) -> Tensor:
         """Return the loss ``(B,)``."""
@@ -137,12 +136,12 @@ class CooccurrenceContrast(nn.Module):
     neighbours: Tensor
     weight: Tensor
 
-    def __init__(self, settings: SRIMSettings, graph: graphs.ItemGraph) -> None:
+    def __init__(self, settings: SRIMSettings, graph: ItemGraph) -> None:
         super().__init__()
         self.form = CO[settings.co]
         self.n_neighbors, self.n_samples = settings.n_neighbors, settings.co_samples
         self.pairs = graph.pairs()
-        ids, counts = map(torch.from_numpy, graphs.top_neighbours(graph.counts, self.n_neighbors))
+        ids, counts = map(torch.from_numpy, top_neighbours(graph.counts, self.n_neighbors))
         weight = counts if settings.co_pos_weight == "count" else (counts > 0).float()
         weight = weight / weight.sum(dim=1, keepdim=True).clamp_min(1.0)
         self.register_buffer("neighbours", ids, persistent=False)
@@ -158,7 +157,7 @@ class CooccurrenceContrast(nn.Module):
 
     def strangers(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Return ids ``(M, l)`` of items that the anchors never met, and which of them count."""
-        return graphs.sample_strangers(anchors, self.n_neighbors, self.pairs)
+        return sample_strangers(anchors, self.n_neighbors, self.pairs)
 
     def forward(self, step: Step) -> Tensor:
         """Return the loss of each anchor ``(M,)`` in the ID branch; a 0 if there is none."""
