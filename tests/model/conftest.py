@@ -110,3 +110,15 @@ def settings() -> Callable[..., dict[str, Any]]:
         return values | changes
 
     return load
+
+
+@pytest.fixture
+def evaluate() -> Callable[[Any, Interaction], torch.Tensor]:
+    """Return what scores all items for some rows, ``(rows, n_items)``."""
+
+    def scores(model: Any, rows: Interaction) -> torch.Tensor:
+        model.eval()
+        with torch.no_grad():
+            return model.full_sort_predict(rows)
+
+    return scores

@@ -62,16 +62,6 @@ def build(settings, make_data):
 
 
 @pytest.fixture
-def evaluate():
-    def scores(model, rows):
-        model.eval()
-        with torch.no_grad():
-            return model.full_sort_predict(rows)
-
-    return scores
-
-
-@pytest.fixture
 def losses():
     def parts(model, rows, seed=0):
         torch.manual_seed(seed)

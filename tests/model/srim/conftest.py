@@ -34,18 +34,6 @@ def build(settings, dataset):
 
 
 @pytest.fixture
-def evaluate():
-    """Return what scores all items for some rows, ``(rows, n_items)``."""
-
-    def scores(model, rows):
-        model.eval()
-        with torch.no_grad():
-            return model.full_sort_predict(rows)
-
-    return scores
-
-
-@pytest.fixture
 def parts():
     """Return what gives the parts of a model's loss by name."""
 
