@@ -344,7 +344,8 @@ class MMConfig(Config):
             The key is unknown.
         """
         if key not in self._known:
-            raise key_table.unknown_key(key, "explain", self._known, self.model)
+            preset = str(self.final_config_dict["preset"])
+            raise key_table.unknown_key(key, "explain", self._known, self.model, preset)
         row = self._known[key]
         lines = [f"{key} = {self.final_config_dict.get(key)!r}", f"  accepts {row.expected()}"]
         lines += [f"  {row.help}"] if row.help else []

@@ -96,6 +96,26 @@ def test_sources_and_explanations(toy: str, tmp_path: Path) -> None:
     assert sources[2:] == ["properties/overall.yaml", "RecBole's properties/overall.yaml"]
 
 
+def test_a_preset_that_is_a_class_of_its_own_decides_some_keys() -> None:
+    config = MMConfig("SRIM", "none", (), {"preset": "official", "n_layers": 2})
+    assert config.model_class.__name__ == "OfficialSRIM"
+    assert "align" not in config.to_plain()
+    assert config["n_layers"] == 2
+    for ask in (
+        lambda: config.explain("align"),
+        lambda: MMConfig("SRIM", "none", (), {"preset": "official", "align": "paper"}),
+    ):
+        with pytest.raises(ConfigError, match="align is not accepted; with preset: official the"):
+            ask()
+    again = MMConfig("SRIM", "none", (), config.to_plain())
+    assert again.hash() == config.hash()
+
+
+def test_a_key_of_an_earlier_version_is_answered_with_what_became_of_it() -> None:
+    with pytest.raises(ConfigError, match="SRIM has no key 'joint_sign' any more: the loss is"):
+        MMConfig("SRIM", "none", (), {"joint_sign": -1})
+
+
 @pytest.mark.parametrize("model", ["SASRec", "SRIM"])
 def test_every_key_is_explained(model: str) -> None:
     config = MMConfig(model, "Cellphones")
