@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
+from recbole_mm import yaml_files
 from recbole_mm.config import MMConfig
 from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
@@ -99,7 +100,12 @@ def _resumed(
             f"{folder}: no {CONFIG} and {LAST} there, so nothing to resume. Expected the run "
             "folder that an interrupted run named (saved/<dataset>/<model>/...)."
         )
-    plain = yaml.safe_load(stored.read_text(encoding="utf-8"))
+    plain = yaml_files.load_yaml(stored)
+    if not {"model", "dataset"} <= set(plain):
+        raise CheckpointError(
+            f"{stored} is damaged: it names no model and data set. Start a new run, or put back "
+            "the file that the interrupted run wrote."
+        )
     other = {key for key in overrides if key not in ("epochs", "show_progress", "stopping_step")}
     if changed := [key for key in other if overrides[key] != plain.get(key)]:
         raise ConfigError(

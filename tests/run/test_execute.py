@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from recbole_mm import cli
-from recbole_mm.errors import CheckpointError, ConfigError
+from recbole_mm.errors import CheckpointError, ConfigError, MMError
 from recbole_mm.evaluation.ranking import metrics_from_ranks
 from recbole_mm.run import format_result, run
 
@@ -149,6 +149,22 @@ def test_resume_refuses_other_settings_and_empty_folders(result: Any, tmp_path: 
         run("", "", (), {"learning_rate": 0.5}, resume=result.folder)
     with pytest.raises(CheckpointError, match="nothing to resume"):
         run("", "", (), {}, resume=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"model: SRIM\ndataset: [", "not valid YAML"),
+        (b"\xff\xfe\x00", "cannot read the configuration file"),
+        (b"", "it names no model and data set"),
+    ],
+)
+def test_a_damaged_configuration_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(MMError, match=words) as caught:
+        run("", "", (), {}, resume=tmp_path)
+    assert str(tmp_path / "config.yaml") in str(caught.value)
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_message_and_code_3(
