@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ NOT_HASHED = (
 # Plain values by key, as YAML gives them.
 Values = dict[str, Any]
 _COMMAND_LINE = "command line"
-_log = logging.getLogger(__name__)
 
 
 class MMConfig(Config):
@@ -211,8 +209,6 @@ class MMConfig(Config):
         plain["metrics"], plain["topk"] = _listed(plain["metrics"]), _listed(plain["topk"])
         self._plain = copy.deepcopy(plain)
         self._check_together(plain)
-        if native != ModelType.SEQUENTIAL and self.model not in ("Pop", "Random"):
-            self._warn_of_unseen_sessions(plain)
         # One kind of rows, candidates and history for every model, whatever RecBole calls it.
         return {**plain, "MODEL_TYPE": ModelType.SEQUENTIAL, "NATIVE_MODEL_TYPE": native}
 
@@ -231,18 +227,20 @@ class MMConfig(Config):
             )
         if values.get("loss_type") == "CE" and values["train_neg_sample_args"]:
             raise self._misfit("train_neg_sample_args", "~ because loss_type is CE")
+        self._check_sessions_known(values)
         heads, width = values.get("n_heads"), values.get("hidden_size")
         if isinstance(heads, int) and isinstance(width, int) and width % heads:
             raise self._misfit("n_heads", f"a divisor of hidden_size = {width}")
 
-    def _warn_of_unseen_sessions(self, values: Mapping[str, object]) -> None:
-        """Say that a model with one vector per user cannot know the sessions of the test part."""
-        if values["split_by"] != "leave_one_out":
-            _log.warning(
-                "%s learns each session by its id, but with split_by: %s the sessions of the test "
-                "part are new to it; its numbers mean little. Use split_by: leave_one_out",
-                self.model,
-                values["split_by"],
+    def _check_sessions_known(self, values: Mapping[str, object]) -> None:
+        """Refuse a model that scores by what it learned of a session's id, where ids are new."""
+        if values["split_by"] != "leave_one_out" and stock.scores_by_user(self.model_class):
+            raise self._misfit(
+                "split_by",
+                f"leave_one_out, because {self.model} scores by what training held of the session, "
+                "and training holds none of the test sessions: its scores would be equal or "
+                "random. Use --model=SessionKNN, which scores by the items of the session, or "
+                "--split_by=leave_one_out",
             )
 
     def _misfit(self, key: str, expected: str) -> ConfigError:

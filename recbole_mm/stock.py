@@ -57,6 +57,19 @@ def class_names(family: str) -> list[str]:
     return [name for file in files if (name := class_in(file))]
 
 
+def scores_by_user(model_class: type) -> bool:
+    """Return whether a model is scored by one of RecBole's general recommenders, user by user.
+
+    They know a user, here a session, by its id or by its training rows, and never read
+    ``item_id_list``. Pop and Random need no user. A subclass that scores in its own way is free.
+    """
+    own = (
+        cls for cls in model_class.__mro__ if {"full_sort_predict", "predict"} & vars(cls).keys()
+    )
+    _, _, module = next(own, model_class).__module__.partition("recbole.model.general_recommender.")
+    return bool(module) and module not in ("pop", "random")
+
+
 def layer_name(file: str | Path) -> str:
     """Return the name of one of our own or of RecBole's YAML files for messages."""
     root = folder()

@@ -158,8 +158,9 @@ def test_pop_is_evaluated_like_all_others_and_counts_row_by_row() -> None:
 
 def test_negatives_only_where_the_loss_needs_them() -> None:
     assert MMConfig("FPMC", "ml-100k")["train_neg_sample_args"]["distribution"] == "uniform"
-    assert MMConfig("BPR", "ml-100k")["train_neg_sample_args"]["sample_num"] == 1
-    assert MMConfig("NeuMF", "ml-100k")["train_neg_sample_args"]["sample_num"] == 1  # pointwise
+    for model in ("BPR", "NeuMF"):  # pairwise and pointwise
+        config = MMConfig(model, "ml-100k", (), {"split_by": "leave_one_out"})
+        assert config["train_neg_sample_args"]["sample_num"] == 1
     bpr = MMConfig("SASRec", "ml-100k", overrides={"loss_type": "BPR"})
     assert bpr["train_neg_sample_args"]["distribution"] == "uniform"
     assert bpr["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
@@ -170,13 +171,30 @@ def test_negatives_only_where_the_loss_needs_them() -> None:
     assert asked == {"distribution": "popularity", "sample_num": 2}
 
 
-def test_models_that_learn_session_ids_are_called_out(caplog: pytest.LogCaptureFixture) -> None:
-    MMConfig("BPR", "ml-100k")
-    assert "BPR learns each session by its id" in caplog.text
-    caplog.clear()
-    MMConfig("BPR", "ml-100k", overrides={"split_by": "leave_one_out"})
-    MMConfig("Pop", "ml-100k")
-    assert not caplog.text
+@pytest.mark.parametrize("split_by", ["session_time", "session_random", "given"])
+@pytest.mark.parametrize("model", ["BPR", "ItemKNN", "NeuMF", "EASE"])
+def test_models_that_score_by_user_need_users_of_training(model: str, split_by: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        MMConfig(model, "ml-100k", (), {"split_by": split_by})
+    assert f"split_by = '{split_by}' is not accepted" in str(caught.value)
+    for word in (model, "training holds none of the test sessions", "SessionKNN", "leave_one_out"):
+        assert word in str(caught.value)
+    config = MMConfig(model, "ml-100k", (), {"split_by": "leave_one_out"})
+    assert config["split_by"] == "leave_one_out"
+
+
+@pytest.mark.parametrize("model", ["Pop", "Random", "SASRec", "FPMC", "SRIM"])
+def test_models_that_need_no_user_take_any_split(model: str) -> None:
+    for split_by in ("session_time", "session_random", "leave_one_out"):
+        MMConfig(model, "ml-100k", (), {"split_by": split_by})
+
+
+def test_a_subclass_is_refused_only_if_it_is_scored_by_user() -> None:
+    stock = registry.resolve("ItemKNN").load()
+    with pytest.raises(ConfigError, match="Heir scores by what training held of the session"):
+        MMConfig(type("Heir", (stock,), {}), "ml-100k")
+    own = type("Own", (stock,), {"full_sort_predict": lambda self, interaction: None})
+    assert MMConfig(own, "ml-100k")["model"] == "Own"
 
 
 def test_a_class_can_stand_for_its_name(toy: str) -> None:

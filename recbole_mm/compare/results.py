@@ -85,7 +85,7 @@ class Row:
 
     @property
     def marks(self) -> str:
-        """``LEAKY``, ``SYNTHETIC``, and ``RANDOM`` or ``SHUFFLED`` features, if true of a run."""
+        """What is true of a run and must not be overlooked; see `recbole_mm.run.record.marks`."""
         return " ".join(dict.fromkeys(mark for record in self.records for mark in marks(record)))
 
 
@@ -143,7 +143,8 @@ def check_comparable(rows: Sequence[Row]) -> None:
     Raises
     ------
     ConfigError
-        The data fingerprints or, for one modality, the feature hashes differ; names the rows.
+        The data fingerprints, which `history: mask` changes, or the feature hashes of one modality
+        differ; names the rows.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
@@ -165,5 +166,5 @@ def check_comparable(rows: Sequence[Row]) -> None:
         raise ConfigError(
             "these runs cannot stand in one table, because they did not rank the same sessions "
             "and candidates with the same features:\n" + "\n".join(lines) + "\nGive all rows the "
-            "same data, split and encoder, or compare them in tables of their own."
+            "same data, split, history and encoder, or compare them in tables of their own."
         )

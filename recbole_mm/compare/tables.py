@@ -16,11 +16,12 @@ from recbole_mm.errors import ConfigError
 from recbole_mm.evaluation.ranking import gains
 from recbole_mm.evaluation.significance import Difference, holm, interval, paired_difference
 from recbole_mm.files import atomic_write
-from recbole_mm.run.record import Record, marks
+from recbole_mm.run.record import MASKED, TIED, Record, marks
 
 TABLE, CSV = "table.md", "table.csv"
 _PROTOCOL = (
-    "split_by", "split_ratio", "eval_targets", "cold_targets", "candidates", "MAX_ITEM_LIST_LENGTH"
+    "split_by", "split_ratio", "eval_targets", "cold_targets", "candidates", "history",
+    "MAX_ITEM_LIST_LENGTH",
 )  # fmt: skip
 _DIVISIONS = ("target", "popularity", "history")
 _PACKAGES = ("recbole_mm", "recbole", "torch")
@@ -72,6 +73,9 @@ def _caption(rows: Sequence[Row]) -> str:
     warnings = {
         "SYNTHETIC": "generated sessions, which say nothing of real shoppers.",
         "LEAKY": "rows marked so use test information in training, on purpose.",
+        MASKED: "the items of a test row's own history are no candidates, for any model.",
+        TIED: "in rows marked so every test target shares its score with other items: RecBole's "
+        "metrics order them arbitrarily.",
     }
     marked = {mark for record in records for mark in marks(record)}
     split = ", ".join(

@@ -120,5 +120,21 @@ def data_sheet(dataset: SessionDataset) -> str:
         f"protocol     {dataset.config['split_by']}, fingerprint {dataset.fingerprint()[:16]}",
     ]
     lines += [f"{name.replace('_', ' '):<28}{count}" for name, count in dataset.counts.items()]
+    lines += _repeats(dataset)
     lines += [f"passed: {sentence}" for sentence in audit(dataset)]
     return "\n".join(lines)
+
+
+def _repeats(dataset: SessionDataset) -> list[str]:
+    """Say how often sessions repeat an item, and what follows for the protocol."""
+    share = float(dataset.train_sessions.repeating().mean())
+    lines = [f"{'sessions with repeated items':<29}{share:.2%} of training"]
+    found = {part: dataset.rows(part).target_in_history() for part in ("valid", "test")}
+    shares = [f"{hits.mean():.2%} of {part}" for part, hits in found.items() if len(hits)]
+    lines += [f"{'rows with target in history':<29}{', '.join(shares)}"]
+    if not share:
+        lines += [
+            "no training session repeats an item: --history=mask strikes the items of the history "
+            "out of the candidates, for every model"
+        ]
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from recbole_mm.data.atomic import write_atomic
 from recbole_mm.data.session_dataset import SessionDataset
 from recbole_mm.errors import DataError
 from recbole_mm.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("train", "valid", "test")
 
@@ -40,6 +43,11 @@ def export_benchmark(dataset: SessionDataset, folder: str | Path) -> Path:
         raise DataError(
             f"{name}: item {spaced[0]!r} holds white space, and stock RecBole would take it for "
             "several items. Rename such items in the .inter file."
+        )
+    if dataset.config["history"] == "mask":
+        logger.warning(
+            "history: mask cannot be exported: stock RecBole ranks the items of a sequential "
+            "model's history like all others, so its metrics will differ."
         )
     target = Path(folder) / name
     for part in PARTS:

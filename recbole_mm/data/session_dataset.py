@@ -252,6 +252,7 @@ class SessionDataset(SequentialDataset):
             if name != "train":
                 self.counts[f"{name}_cold_targets"] = int(cold.sum())
                 made = made.take(~cold) if self.config["cold_targets"] == "drop" else made
+                self.counts[f"{name}_targets_in_history"] = int(made.target_in_history().sum())
             self.counts[f"{name}_rows"] = len(made)
             rows[name] = made
         self.counts["items"] = self.item_num - 1
@@ -284,6 +285,12 @@ class SessionDataset(SequentialDataset):
         logger.info(
             "%s: %s", self.dataset_name, ", ".join(f"{k} {v}" for k, v in self.counts.items())
         )
+        lost = [self.counts[f"{part}_targets_in_history"] for part in ("valid", "test")]
+        if self.config["history"] == "mask" and any(lost):
+            logger.warning(
+                "history: mask strikes out the target of %d validation and %d test row(s), because "
+                "it stands in the history; they can only be missed. history: keep ranks it.", *lost
+            )  # fmt: skip
         if not self.split.whole and not self._times_are_made_up(self.split.test):
             logger.warning(
                 "leave_one_out looks into the future: %.1f %% of the test targets are items that "
@@ -336,7 +343,7 @@ class SessionDataset(SequentialDataset):
         return concatenate([self.split.train, *parts] if self.split.whole else parts)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of candidates, training sessions, and evaluation rows.
+        """Return the SHA-256 of candidates, training sessions, evaluation rows, `history: mask`.
 
         Two runs may stand in one table only if this agrees. It does not depend on how the training
         sessions are cut into rows, because papers differ in that and it changes no candidate.
@@ -351,6 +358,8 @@ class SessionDataset(SequentialDataset):
             arrays += [rows.session, rows.target, rows.history]
         for array in arrays:
             digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        if self.config["history"] == "mask":
+            digest.update(b"history: mask")
         return digest.hexdigest()
 
 

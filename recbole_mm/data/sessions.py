@@ -53,6 +53,14 @@ class Sessions:
         counts.sum_duplicates()
         return counts
 
+    def repeating(self) -> np.ndarray:
+        """Return which sessions ``(S,)`` hold an item twice."""
+        owner = np.repeat(np.arange(len(self)), self.lengths())
+        order = np.lexsort((self.items, owner))
+        owner, items = owner[order], self.items[order]
+        again = (owner[1:] == owner[:-1]) & (items[1:] == items[:-1])
+        return np.bincount(owner[1:][again], minlength=len(self)) > 0
+
     def take(self, which: np.ndarray) -> Sessions:
         """Return the sessions at the positions ``which``, in that order."""
         return self.cut(which, self.lengths()[which])
@@ -98,6 +106,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def target_in_history(self) -> np.ndarray:
+        """Return the rows ``(n,)`` whose target stands in their history."""
+        return (self.history == self.target[:, None]).any(axis=1)
 
     def take(self, keep: np.ndarray) -> Rows:
         """Return the rows where ``keep`` (bool or positions) says so."""

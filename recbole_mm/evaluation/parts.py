@@ -4,7 +4,7 @@ A model takes part by being a :class:`~recbole_mm.evaluation.hooks.HasScoreParts
 :class:`~recbole_mm.evaluation.hooks.HasScoreVariants`, or both.
 
 Rows, candidates and the treatment of ties are those of the run's own metrics: every item but
-padding is ranked, by counting.
+padding is ranked, by counting; with `history: mask` those of the row's history are struck out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recbole_mm.errors import TrainingError
 from recbole_mm.evaluation.hooks import HasScoreParts, HasScoreVariants
+from recbole_mm.evaluation.masking import mask_history
 from recbole_mm.evaluation.ranking import RankCollector, metrics_from_ranks
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # The model's own score stands beside its parts under this name.
 WHOLE = "whole"
-# Mean cross-entropy of the target under a softmax over all items, in nats.
+# Mean cross-entropy of the target under a softmax over all candidates, in nats.
 CROSS_ENTROPY = "ce"
 
 NamedScores = Iterable[tuple[str, Tensor]]
@@ -55,7 +56,8 @@ def part_metrics(
     dict
         ``{"whole": {"ndcg@20": ..., "ce": ...}, "id": {...}, ...}``; empty if the model has no
         ``score_parts`` or these settings have no parts. ``ce`` is the mean cross-entropy of the
-        target under a softmax over all items, in nats.
+        target under a softmax over all candidates, in nats. A target that is struck out with its
+        history is no candidate; its row is left out of ``ce`` alone.
 
     Raises
     ------
@@ -100,7 +102,8 @@ def _metrics(
     for interaction, _, rows, items in loader:
         for name, scores in named(interaction.to(model.device)):
             _check(model, name, scores, len(interaction))
-            collected.setdefault(name, _Collector()).add(scores, rows, items)
+            ranked = mask_history(scores, interaction, rows, items, loader.config)
+            collected.setdefault(name, _Collector()).add(scores, ranked, rows, items)
     return {name: found.metrics(topk, metrics) for name, found in collected.items()}
 
 
@@ -125,12 +128,15 @@ class _Collector:
         self.ranks = RankCollector()
         self.losses: list[Tensor] = []
 
-    def add(self, scores: Tensor, rows: Tensor, items: Tensor) -> None:
-        self.ranks.add(scores, rows, items)
+    def add(self, scores: Tensor, ranked: Tensor, rows: Tensor, items: Tensor) -> None:
+        """Add a batch, scored and as it is ranked ``(B, n_items)``: without the masked items."""
+        self.ranks.add(ranked, rows, items)
         rows, items = rows.to(scores.device), items.to(scores.device)
         # Column 0 is padding and no candidate.
-        total = torch.logsumexp(scores[:, 1:].float(), dim=1)
-        self.losses.append((total[rows] - scores[rows, items]).double().cpu())
+        total = torch.logsumexp(ranked[:, 1:].float(), dim=1)
+        target = ranked[rows, items]
+        candidate = target == scores[rows, items]
+        self.losses.append((total[rows] - target)[candidate].double().cpu())
 
     def metrics(self, topk: list[int], metrics: list[str]) -> dict[str, float]:
         found = metrics_from_ranks(self.ranks.ranks(), topk, metrics)

@@ -21,6 +21,7 @@ from torch import Tensor
 from recbole_mm.encode.text.fields import USUAL_FIELDS, default_fields, item_texts
 from recbole_mm.errors import MMError
 from recbole_mm.evaluation.hooks import HasItemNeighbours, HasScoreParts
+from recbole_mm.evaluation.masking import is_masked, mask_history
 from recbole_mm.evaluation.parts import WHOLE
 from recbole_mm.evaluation.ranking import target_ranks
 from recbole_mm.files import atomic_write
@@ -115,17 +116,20 @@ def _case(prepared: Prepared, row: int, titles: Sequence[str], topk: int) -> Ite
     rows = dataset.rows("test")
     target, history = int(rows.target[row]), rows.history[row][: rows.length[row]]
     batch = prepared.test.collate_fn([row])[0].to(prepared.config["device"])
-    scores = dict(_scores(model, batch))
+    first, items = torch.zeros(1, dtype=torch.long), torch.tensor([target])
+    scores = {
+        name: mask_history(table, batch, first, items, prepared.config)
+        for name, table in _scores(model, batch)
+    }
     shown = [titles[item] for item in history[-_HISTORY:]]
     more = f" ({len(history) - _HISTORY} older ones left out)" if len(history) > _HISTORY else ""
     ranks = [f"{name} {_rank(table, target)}" for name, table in scores.items()]
-    yield f"History{more}: {' → '.join(shown)}"
+    masked = ", no candidates" if is_masked(prepared.config) else ""
+    yield f"History{masked}{more}: {' → '.join(shown)}"
     yield ""
     yield f"Target: **{titles[target]}**, rank by {', '.join(ranks)}"
     yield ""
-    best = {name: table[0, 1:].topk(min(topk, table.shape[1] - 1)).indices + 1
-            for name, table in scores.items()}  # fmt: skip
-    yield from _table(best, titles, {target})
+    yield from _table({n: _best(table, topk) for n, table in scores.items()}, titles, {target})
     lists = model.item_neighbours(target) if isinstance(model, HasItemNeighbours) else {}
     if lists:
         found = [set(map(int, one)) for one in lists.values()]
@@ -141,6 +145,13 @@ def _scores(model: AbstractRecommender, batch: Interaction) -> Iterator[tuple[st
     yield WHOLE, model.full_sort_predict(batch).view(len(batch), -1)
     if isinstance(model, HasScoreParts):
         yield from model.score_parts(batch).items()
+
+
+def _best(scores: Tensor, topk: int) -> list[int]:
+    """Return the first items of a table ``(1, n_items)``, without those that are struck out."""
+    best = scores[0, 1:].topk(min(topk, scores.shape[1] - 1))
+    struck = best.values <= torch.finfo(scores.dtype).min
+    return [int(item) + 1 for item in best.indices[~struck]]
 
 
 def _rank(scores: Tensor, target: int) -> int:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "sentence-transformers")
 
+# Two of the marks; the others say enough by themselves.
+MASKED, TIED = "HISTORY MASKED", "ALL TIED"
+
 Metrics = dict[str, float]
 
 
@@ -217,10 +220,16 @@ def _plain(value: object) -> Plain:
 def marks(record: Record) -> list[str]:
     """Return what a reader must not overlook.
 
-    ``LEAKY``, ``SYNTHETIC``, and ``RANDOM FEATURES`` or ``SHUFFLED FEATURES`` if the run used item
-    vectors and they were not the real ones.
+    ``LEAKY``, ``SYNTHETIC``, ``HISTORY MASKED``, ``ALL TIED`` if every test target shares its score
+    with other items, and ``RANDOM FEATURES`` or ``SHUFFLED FEATURES`` if the run used item vectors
+    and they were not the real ones.
     """
-    found = {"LEAKY": record["leaky"], "SYNTHETIC": record["synthetic"]}
+    found = {
+        "LEAKY": record["leaky"],
+        "SYNTHETIC": record["synthetic"],
+        MASKED: record["config"].get("history") == "mask",
+        TIED: record.get("tied") == len(record["ranks"]["rank"]) > 0,
+    }
     source = str(record["config"].get("feature_source", "real"))
     if record["fingerprint"]["features"]:
         found[f"{source.upper()} FEATURES"] = source != "real"

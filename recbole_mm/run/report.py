@@ -7,7 +7,7 @@ import numpy as np
 from recbole_mm.evaluation.parts import CROSS_ENTROPY
 from recbole_mm.evaluation.ranking import from_ranks, gains
 from recbole_mm.evaluation.significance import interval
-from recbole_mm.run.record import Record, RunResult, marks
+from recbole_mm.run.record import MASKED, TIED, Record, RunResult, marks
 
 
 def format_result(result: RunResult) -> str:
@@ -26,6 +26,7 @@ def format_result(result: RunResult) -> str:
         "",
         f"{counts['test_rows']} test rows ({counts['test_cold_targets']} with a target unseen in "
         f"training), {counts['items']} candidates, seed {record['seed']}",
+        *_shown_warnings(record),
         f"best epoch {record['best_epoch']} of {record['epochs_run']}, "
         f"{seconds['train']:.1f} s training, {seconds['total']:.1f} s in all, "
         f"{record['parameters']:,} parameters, {record['peak_memory_mb']:.0f} MiB",
@@ -33,6 +34,23 @@ def format_result(result: RunResult) -> str:
         f"run folder {result.folder}",
     ]
     return "\n".join(lines)
+
+
+def _shown_warnings(record: Record) -> list[str]:
+    """Return what the protocol or the scores do to the numbers, one sentence per line."""
+    found, lines = marks(record), []
+    if MASKED in found:
+        lost = record["counts"].get("test_targets_in_history", 0)
+        lines += [
+            "history: mask, a row's own items are no candidates; "
+            f"{lost} test target(s) are struck out with them and so missed"
+        ]
+    if TIED in found:
+        lines += [
+            "every test target shares its score with other items: the ranks are mean positions, "
+            "and the metrics order ties arbitrarily"
+        ]
+    return lines
 
 
 def _shown_parts(record: Record) -> list[str]:

@@ -16,6 +16,7 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType
 
 from recbole_mm.errors import TrainingError
+from recbole_mm.evaluation.masking import mask_history
 from recbole_mm.evaluation.parts import part_metrics
 from recbole_mm.evaluation.ranking import RankCollector, from_ranks
 from recbole_mm.trainer import checkpoint
@@ -86,11 +87,15 @@ class EvaluationMixin(Trainer):
         return self._observe(super()._neg_sample_batch_eval(batched_data))
 
     def _observe(self, batch: Scored) -> Scored:
-        """Check the scores of a batch and keep the ranks of its targets."""
-        _, scores, positive_u, positive_i = batch
+        """Check the scores of a batch, mask the history and keep the ranks of the targets.
+
+        RecBole's metrics are computed from what is returned, so they see the same scores.
+        """
+        interaction, scores, rows, items = batch
         if bool(scores.max() < torch.inf):  # False for NaN, too
-            self._ranks.add(scores, positive_u, positive_i)
-            return batch
+            scores = mask_history(scores, interaction, rows, items, self.config)
+            self._ranks.add(scores, rows, items)
+            return interaction, scores, rows, items
         raise TrainingError(
             f"{type(self.model).__name__} gave {int(torch.isnan(scores).sum())} NaN and "
             f"{int(torch.isposinf(scores).sum())} infinite scores in evaluation batch "

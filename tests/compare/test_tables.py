@@ -148,6 +148,34 @@ def test_marks_stand_in_caption_and_row(tmp_path):
     assert cells(text, "SRIM")[-1] == "LEAKY SYNTHETIC"
 
 
+def test_rows_whose_targets_all_tie_say_so(tmp_path):
+    rows = {"SASRec": [record(tied=N - 1)], "Pop": [record(tied=N)], "Old": [record()]}
+    write(tmp_path, rows)
+    text = table(tmp_path)
+    assert "**ALL TIED: in rows marked so every test target shares its score" in text
+    assert [cells(text, label)[-1] for label in rows] == ["-", "ALL TIED", "-"]
+
+
+def masked(found):
+    """Turn a record into one of `history: mask`."""
+    found["config"]["history"] = "mask"
+    found["fingerprint"]["data"] = "f" * 64
+    return found
+
+
+def test_masked_histories_are_marked_and_never_mixed_with_kept_ones(tmp_path):
+    rows = {"SASRec": [masked(record())], "SRIM": [masked(record(seed=2))]}
+    write(tmp_path / "same", rows)
+    text = table(tmp_path / "same")
+    assert "**HISTORY MASKED:" in text and "history mask" in text
+    assert cells(text, "SRIM")[-1] == "HISTORY MASKED"
+    write(tmp_path / "mixed", {**rows, "Pop": [record()]})
+    with pytest.raises(
+        ConfigError, match=r"(?s)data ffffffffffff: SASRec.*same data, split, history"
+    ):
+        write_report(tmp_path / "mixed")
+
+
 def test_failures_are_kept_with_their_reason(tmp_path):
     write(
         tmp_path,

@@ -108,6 +108,19 @@ def test_the_exported_yaml_is_plain_and_short(tmp_path: Path) -> None:
     assert len(lines) == 1 + len(dataset.rows("test"))
 
 
+def test_stock_recbole_cannot_mask_the_history(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_toy(tmp_path)
+    for history, warned in (("keep", False), ("mask", True)):
+        keys = {"data_path": str(tmp_path), "history": history}
+        dataset = SessionDataset(MMConfig("Pop", "toy", (), keys))
+        dataset.build()
+        caplog.clear()
+        export_benchmark(dataset, tmp_path / history)
+        assert ("history: mask cannot be exported" in caplog.text) == warned
+
+
 def test_tokens_with_blanks_cannot_be_exported(tmp_path: Path) -> None:
     write_toy(tmp_path, token="item {}")
     dataset = SessionDataset(MMConfig("Pop", "toy", (), {"data_path": str(tmp_path)}))

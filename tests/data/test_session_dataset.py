@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,60 @@ def test_changing_test_sessions_leaves_everything_fitted_bit_equal(tmp_path: Pat
             getattr(first.train_sessions, name), getattr(second.train_sessions, name)
         )
     np.testing.assert_array_equal(first.train_counts, second.train_counts)
+
+
+def repeating(n: int) -> list[Row]:
+    """Return sessions of three items; that of every fifth session ends with what it began with."""
+    rows = [(f"s{k:03d}", f"i{(k + j) % 40:02d}", 1.7e9 + 100 * k + j)
+            for k in range(n) for j in range(3)]  # fmt: skip
+    return [
+        (s, f"i{k // 3 % 40:02d}" if k % 15 == 14 else item, t)
+        for k, (s, item, t) in enumerate(rows)
+    ]
+
+
+def test_masking_the_history_is_part_of_the_fingerprint_and_keeping_it_is_not(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, repeating(50))
+    keep, mask = load(tmp_path), load(tmp_path, history="mask")
+    assert keep.fingerprint() == load(tmp_path, history="keep").fingerprint()
+    assert keep.fingerprint() != mask.fingerprint()
+    # What it was before there was the key.
+    digest = hashlib.sha256()
+    for field in ("item_id", "session_id"):
+        digest.update("\n".join(keep.field2id_token[field]).encode())
+    train, rows = keep.train_sessions, [keep.rows(part) for part in ("valid", "test")]
+    evaluated = [array for one in rows for array in (one.session, one.target, one.history)]
+    for array in (train.session, train.offsets, train.items, *evaluated):
+        digest.update(array.astype("<i8").tobytes())
+    assert keep.fingerprint() == digest.hexdigest()
+
+
+def test_targets_in_the_history_are_counted_and_warned_of_when_masked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, repeating(50))
+    keep = load(tmp_path)
+    assert "history: mask" not in caplog.text
+    mask = load(tmp_path, history="mask")
+    assert "strikes out the target of 2 validation and 1 test row(s)" in caplog.text
+    for dataset in (keep, mask):
+        assert dataset.counts["valid_targets_in_history"] == 2
+        assert dataset.counts["test_targets_in_history"] == 1
+        assert (len(dataset.rows("valid")), len(dataset.rows("test"))) == (10, 5)
+
+
+def test_the_data_sheet_says_how_often_sessions_repeat_an_item(tmp_path: Path) -> None:
+    write(tmp_path, repeating(50))
+    sheet = data_sheet(load(tmp_path))
+    assert "sessions with repeated items 20.00% of training" in sheet
+    assert "rows with target in history  20.00% of valid, 20.00% of test" in sheet
+    assert "--history=mask" not in sheet
+    write(tmp_path, [row for row in repeating(40) if int(row[0][1:]) % 5 != 4], "once")
+    sheet = data_sheet(load(tmp_path, "once"))
+    assert "sessions with repeated items 0.00% of training" in sheet
+    assert "no training session repeats an item: --history=mask strikes" in sheet
 
 
 def test_leaky_sessions_are_all_sessions(tmp_path: Path) -> None:

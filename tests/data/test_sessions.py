@@ -53,6 +53,19 @@ def test_last_rows_by_hand() -> None:
     assert rows.history.tolist() == [[1, 2, 3], [6, 0, 0]]
 
 
+def test_repeats_by_hand() -> None:
+    sessions = make([1, 2, 1], [2, 3], [4, 4], [1])
+    assert sessions.repeating().tolist() == [True, False, True, False]
+    assert sessions.take(np.array([1, 3])).repeating().tolist() == [False, False]
+
+
+def test_targets_in_the_history_that_the_row_carries() -> None:
+    sessions = make([1, 2, 1], [2, 3], [4, 4], [1, 2, 3, 1])
+    assert make_rows(sessions, "last", 3).target_in_history().tolist() == [True, False, True, True]
+    # The oldest item was cut off.
+    assert make_rows(sessions, "last", 2).target_in_history().tolist() == [True, False, True, False]
+
+
 def test_matrix_counts_repeats() -> None:
     counts = make([1, 2, 2], [2, 3]).matrix(4)
     assert counts.toarray().tolist() == [[0, 1, 2, 0], [0, 0, 1, 1]]

@@ -29,6 +29,8 @@ class Rows(torch.nn.Module):
 
 
 class Loader:
+    config = {"history": "keep"}
+
     def __iter__(self):
         for rows in BATCHES:
             yield Rows(rows), None, torch.arange(len(rows)), TARGETS[rows]
@@ -81,6 +83,42 @@ def test_variants_by_hand():
     assert found["weight=1"]["mrr@3"] == pytest.approx(4 / 9)
     # All four items score 0: each target shares the mean position, 1 + 3/2 rounded up.
     assert found["weight=0.5"] == pytest.approx({"mrr@3": 1 / 3, "ce": math.log(4)})
+
+
+# What rows 0 to 2 were given; the target of row 2 is among it.
+HISTORIES = torch.tensor([[3, 4], [3, 0], [2, 1]])
+
+
+class MaskedRows(Rows):
+    def __getitem__(self, field):
+        assert field == "item_id_list"
+        return HISTORIES[self.rows]
+
+
+class MaskedLoader(Loader):
+    config = {"history": "mask", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list"}
+
+    def __iter__(self):
+        for batch, *rest in super().__iter__():
+            yield MaskedRows(batch.rows), *rest
+
+
+def test_parts_and_variants_with_the_history_struck_out():
+    found = part_metrics(Model(), MaskedLoader(), [1, 4], ["Hit", "MRR"])
+    # Up: item 1 behind 2; item 4 first of 1, 2, 4; item 2 last of all four, as struck out.
+    up = {name: value for name, value in found["up"].items() if name != "ce"}
+    thirds = {"hit@1": 1 / 3, "hit@4": 1, "mrr@1": 1 / 3, "mrr@4": (1 / 2 + 1 + 1 / 4) / 3}
+    assert up == pytest.approx(thirds)
+    assert found["down"]["mrr@4"] == pytest.approx((1 + 1 / 3 + 1 / 4) / 3)
+    # A target that is no candidate has no cross-entropy.
+    expected = (cross_entropy([1.0, 2.0], 1) + cross_entropy([1.0, 2.0, 4.0], 3)) / 2
+    assert found["up"]["ce"] == pytest.approx(expected, abs=1e-6)
+    # Made from the same tables after the first was ranked: they must be untouched.
+    found = variant_metrics(Model(), MaskedLoader(), [4], ["MRR"])
+    assert found["weight=1"]["mrr@4"] == pytest.approx(thirds["mrr@4"])
+    # Equal scores: second of two, second of three (1 + 2/2), and last of four.
+    assert found["weight=0.5"]["mrr@4"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 4) / 3)
+    assert found["weight=0.5"]["ce"] == pytest.approx((math.log(2) + math.log(3)) / 2)
 
 
 def test_models_without_hooks_or_parts_have_none():

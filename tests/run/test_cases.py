@@ -95,6 +95,24 @@ def test_neighbours_of_the_target_are_shown_by_modality(prepare):
     assert f"bold in all lists ({len(shared)})" in page
 
 
+@pytest.mark.parametrize("model", ["MDSRec", "SASRec"])
+def test_a_masked_history_is_neither_ranked_nor_shown(prepare, model):
+    made = prepare(model, history="mask")
+    rows, titles = made.dataset.rows("test"), item_titles(made.dataset)
+    row = int(np.flatnonzero((rows.length > 2) & ~rows.target_in_history())[0])
+    session, target = first_row(made, row)
+    history = set(rows.history[row][: rows.length[row]])
+    page = case_page(made, [session], 39)
+    with torch.no_grad():
+        scores = made.model.eval().full_sort_predict(made.test.collate_fn([row])[0])[0].numpy()
+    left = [item for item in np.argsort(-scores, kind="stable") if item and item not in history]
+    shown = [cell.strip("*") for cell in column(page, "whole")]
+    assert shown[: len(left)] == [titles[item] for item in left]
+    assert not any(shown[len(left) :])  # another part may be longer, never the history
+    assert f"rank by whole {left.index(target) + 1}" in page
+    assert page.split("\n\n")[2].startswith("History, no candidates: ")
+
+
 def test_a_stock_model_has_its_whole_score_only(prepare):
     made = prepare("SASRec")
     page = case_page(made, [first_row(made)[0]], 2)
