@@ -135,6 +135,21 @@ _OURS = {
         origin="recbole_mm",
         settings=f"{_MODEL}.mdsrec.settings:MDSRecSettings",
     ),
+    **{
+        name: ModelSpec(
+            name,
+            f"{_MODEL}.counting.{module}:{name}",
+            origin="recbole_mm",
+            settings=f"{_MODEL}.counting.settings:{name}Settings",
+        )
+        for name, module in (
+            ("SPop", "rules"),
+            ("SessionRules", "rules"),
+            ("SessionKNN", "neighbours"),
+            ("ContentKNN", "content"),
+            ("Counting", "model"),
+        )
+    },
 }
 _PLUGINS: dict[str, ModelSpec] = {}
 _CLASSES: dict[str, type] = {}

@@ -15,7 +15,10 @@ from recbole_mm.errors import ConfigError
 SHIPPED = sorted(f for f in yaml_files.path().rglob("*.yaml") if f.parent.name != "recipe")
 
 
-OURS = ("SRIM", "AlterRec", "NFRec", "MMSBR", "MDSRec")
+OURS = (
+    "SRIM", "AlterRec", "NFRec", "MMSBR", "MDSRec",
+    "SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting",
+)  # fmt: skip
 
 
 def rows(*names: str) -> dict[str, keys.Key]:

@@ -88,6 +88,16 @@ TABLE = {
         overfit=SLOWLY,
     ),
     "MMSBR official": Row("MMSBR", {**MMSBR_SIZES, "preset": "official", "n_rounds": 1}),
+    "SPop": Row("SPop", {}),
+    "SessionRules": Row("SessionRules", {}),
+    "SessionRules any": Row("SessionRules", {"rule": None, "n_partners": 5}),
+    "SessionKNN": Row("SessionKNN", {"k": 20}),
+    "SessionKNN sknn": Row("SessionKNN", {"preset": "sknn"}),
+    "SessionKNN vsknn": Row("SessionKNN", {"preset": "vsknn"}),
+    "SessionKNN stan": Row("SessionKNN", {"preset": "stan"}),
+    "ContentKNN": Row("ContentKNN", {"modality": "text", "n_partners": 10}),
+    "Counting": Row("Counting", {}),
+    "Counting text": Row("Counting", {"modality": "text", "beta": 0.5}),
     "Pop": Row("Pop", {"train_batch_size": 1}),
     "GRU4Rec": Row("GRU4Rec", RECURRENT),
     "NARM": Row("NARM", RECURRENT),
@@ -133,8 +143,9 @@ TABLE = {
 READ_FEATURES = (
     "SRIM", "SRIM paper", "NFRec", "NFRec concat", "NFRec text", "AlterRec", "AlterRec official",
     "AlterRec aug", "MDSRec", "MDSRec paper", "MDSRec text", "MMSBR", "MMSBR no image",
-    "MMSBR no price", "MMSBR official",
+    "MMSBR no price", "MMSBR official", "ContentKNN", "Counting text",
 )  # fmt: skip
+COUNTED_WHEN_BUILT = ("SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting")
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -154,8 +165,12 @@ def test_contract(name: str) -> None:
 
 def _does_not_apply(name: str) -> set[str]:
     """Return the checks that cannot say anything about a model."""
+    counts = {"gradients", "same_seed", "overfits", "padding_item"}
     if name == "Pop":  # counts items: no features, gradients, random numbers or item vectors
-        return {"missing_features", "gradients", "same_seed", "overfits", "padding_item"}
+        return counts | {"missing_features"}
+    if name.startswith(COUNTED_WHEN_BUILT):
+        reads = name in READ_FEATURES
+        return counts | {"cache"} if reads else counts | {"cache", "missing_features"}
     if name == "NFRec text":  # has no vectors of its own for items
         return {"padding_item"}
     if name in READ_FEATURES:

@@ -10,6 +10,9 @@ import pandas as pd
 from recbole_mm.data.atomic import header, read_atomic
 from recbole_mm.errors import DataError
 
+# Columns that make an item's text where ``dataset.json`` names none.
+USUAL_FIELDS = ("title", "brand", "categories", "category", "genres", "description")
+
 
 class ItemColumns:
     """What the ``.item`` file says of the items, read when a column is asked for.
@@ -55,3 +58,24 @@ class ItemColumns:
         # The padding item has no row of its own, even if an item should carry its name.
         wanted = ["\0", *map(str, self._tokens[1:])]
         return rows.set_index(self.key)[name].reindex(wanted)
+
+
+def usual_texts(columns: ItemColumns, text_fields: Sequence[str] = ()) -> list[str]:
+    """Return each item's text fields joined by a blank, by internal id; ``""`` where it has none.
+
+    Parameters
+    ----------
+    columns
+        Columns of the ``.item`` file.
+    text_fields
+        Those that make the text (``text_fields`` of the card); none takes the usual ones.
+
+    Returns
+    -------
+    list of str
+        ``n_items`` texts; empty where the file has no such column.
+    """
+    types = columns.types
+    names = [name for name in text_fields or USUAL_FIELDS if name in types]
+    cells = [columns.column(name).fillna("").astype(str) for name in names]
+    return [" ".join(filter(None, parts)) for parts in zip(*cells, strict=True)]

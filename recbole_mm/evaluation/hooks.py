@@ -65,6 +65,17 @@ class HasStartEpoch(Protocol):
 
 
 @runtime_checkable
+class HasTuning(Protocol):
+    """A model that chooses something on the validation rows, such as the weight of a part."""
+
+    def tune(self, valid_data: FullSortEvalDataLoader) -> None:
+        """Choose; called once, before the first validation, in evaluation mode.
+
+        What is chosen must be part of the checkpoint: a buffer, or RecBole's ``other_parameter``.
+        """
+
+
+@runtime_checkable
 class HasLossNames(Protocol):
     """A model that names the parts of its loss."""
 

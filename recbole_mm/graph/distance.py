@@ -55,6 +55,24 @@ def distance_cooccurrence(
     return matrix.astype(np.float32)
 
 
+def directed_cooccurrence(
+    sessions: Sessions, n_items: int, *, weight: str = "inv_distance", window: int = 0
+) -> sp.csr_matrix:
+    """Sum the nearness of items to those that came before them, like `distance_cooccurrence`.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        float32 ``(n_items, n_items)``, row the earlier item, diagonal zero.
+    """
+    total = sp.csr_matrix((n_items, n_items), dtype=np.float64)
+    for earlier, later, distance in _pairs(sessions, window):
+        value = 1.0 / distance if weight == "inv_distance" else np.ones(len(distance))
+        total = total + sp.coo_matrix((value, (earlier, later)), total.shape).tocsr()
+    total.sort_indices()
+    return total.astype(np.float32)
+
+
 def _pairs(sessions: Sessions, window: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield earlier item, later item and distance of all pairs, in blocks of sessions."""
     lengths = sessions.lengths()
@@ -72,6 +90,17 @@ def _pairs(sessions: Sessions, window: int) -> Iterator[tuple[np.ndarray, np.nda
         left, right = sessions.items[first], sessions.items[first + distance]
         keep = left != right
         yield left[keep], right[keep], distance[keep]
+
+
+def heaviest(matrix: sp.csr_matrix, top: int) -> sp.csr_matrix:
+    """Keep the ``top`` heaviest entries of each row, ties by ascending column; 0 keeps all."""
+    if top == 0:
+        return matrix
+    entries = matrix.tocoo()
+    order = np.lexsort((entries.col, -entries.data, entries.row))
+    row, col, value = entries.row[order], entries.col[order], entries.data[order]
+    keep = np.arange(len(row)) - np.searchsorted(row, row) < top
+    return sp.csr_matrix((value[keep], (row[keep], col[keep])), matrix.shape)
 
 
 def prune(matrix: sp.csr_matrix, top: int) -> sp.csr_matrix:

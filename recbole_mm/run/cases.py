@@ -18,7 +18,8 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
-from recbole_mm.encode.text.fields import USUAL_FIELDS, default_fields, item_texts
+from recbole_mm.data.item_columns import USUAL_FIELDS
+from recbole_mm.encode.text.fields import default_fields, item_texts
 from recbole_mm.errors import MMError
 from recbole_mm.evaluation.hooks import HasItemNeighbours, HasScoreParts
 from recbole_mm.evaluation.masking import is_masked, mask_history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recbole_mm import registry
@@ -32,8 +33,8 @@ _TRAINED = 0.7
 _WIDTH = 12
 
 
-# Weights, and the tensors that a model declares besides.
-Snapshot = tuple[dict[str, Tensor], dict[str, Tensor]]
+# Weights, and what a model declares besides, modules left out.
+Snapshot = tuple[dict[str, Tensor], dict[str, object]]
 # What calculate_loss gives (one loss or its parts) or full_sort_predict (scores).
 Given = Tensor | tuple[Tensor, ...]
 
@@ -310,14 +311,14 @@ def snapshot(model: AbstractRecommender) -> Snapshot:
     """Return copies of a model's weights and of what it declares besides them."""
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     other = model.other_parameter() or {}
-    copies = {name: value.clone() for name, value in other.items() if isinstance(value, Tensor)}
-    return weights, copies
+    plain = {name: value for name, value in other.items() if not isinstance(value, nn.Module)}
+    return weights, copy.deepcopy(plain)
 
 
 def restore(model: AbstractRecommender, state: Snapshot) -> None:
     """Put a snapshot into a model."""
     model.load_state_dict(state[0])
-    model.load_other_parameter({name: value.clone() for name, value in state[1].items()})
+    model.load_other_parameter(copy.deepcopy(state[1]))
 
 
 def scores(model: AbstractRecommender, batch: Interaction) -> Tensor:

@@ -170,6 +170,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         # As RecBole: without validation the newest weights are the result.
         improved, score = not validates, None
         if validates and (epoch + 1) % self.eval_step == 0:
+            self._tune(valid)
             score, improved = self._validate(valid, epoch, record, progress)
             logger.log(level, self._validation_line(epoch, record["valid"]))
             self._add_parts(valid, record)

@@ -16,6 +16,7 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType
 
 from recbole_mm.errors import TrainingError
+from recbole_mm.evaluation.hooks import HasTuning
 from recbole_mm.evaluation.masking import mask_history
 from recbole_mm.evaluation.parts import part_metrics
 from recbole_mm.evaluation.ranking import RankCollector, from_ranks
@@ -118,6 +119,18 @@ class EvaluationMixin(Trainer):
         record: EpochRecord = {"epoch": 0, "loss": {}, "valid": valid}
         self._add_parts(valid_data, record)
         self.history.append(record)
+
+    def _tune(self, valid_data: FullSortEvalDataLoader) -> None:
+        """Let a model choose on validation rows what it chooses there; once, before validation."""
+        tuned = any("valid" in one for one in self.history if one["epoch"])
+        model = self.model
+        if tuned or not isinstance(model, HasTuning):
+            return
+        start = time.perf_counter()
+        self.model.train(False)
+        with _undisturbed(valid_data), torch.no_grad():
+            model.tune(valid_data)
+        self.seconds["eval"] += time.perf_counter() - start
 
     def _add_parts(self, valid_data: FullSortEvalDataLoader, record: EpochRecord) -> None:
         """Add the parts' validation metrics to an epoch's record where they are asked for."""

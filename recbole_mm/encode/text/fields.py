@@ -11,13 +11,13 @@ import pandas as pd
 
 from recbole_mm.data.atomic import header, read_atomic
 from recbole_mm.data.card import load_dataset_card
+from recbole_mm.data.item_columns import USUAL_FIELDS
 from recbole_mm.encode.image.labels import read_labels
 from recbole_mm.errors import EncodeError
 
 logger = logging.getLogger(__name__)
 
 LABELS = "@"
-USUAL_FIELDS = ("title", "brand", "categories", "category", "genres", "description")
 
 
 @dataclass(frozen=True)

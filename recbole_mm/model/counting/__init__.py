@@ -1,0 +1,1 @@
+"""Models without gradient descent: counts in training sessions, and cosines of the items' texts."""

@@ -1,0 +1,163 @@
+"""ContentKNN, Counting, and what is chosen on validation."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from recbole_mm.errors import FeatureError
+from recbole_mm.model.counting.content import cosine_partners, tfidf
+
+TITLES = ["red lamp", "red lamp shade", "blue lamp", "blue chair", "red chair"]
+OPEN = ("rule", "decay", "beta", "own_last")
+
+
+def dense_cosines() -> np.ndarray:
+    terms = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    table = terms.fit_transform(["", *TITLES]).toarray()
+    return table @ table.T
+
+
+def z(row: np.ndarray) -> np.ndarray:
+    real = row[1:]
+    return np.concatenate(([0], (real - real.mean()) / real.std()))
+
+
+def test_content_is_the_decayed_sum_of_dense_cosines(make, rows):
+    model = make("ContentKNN", decay=2.0, own_last=False)
+    scores = model.full_sort_predict(rows([1, 4], [5])).numpy()[:, 1:]
+    cosine = dense_cosines()
+    expected = np.stack([cosine[4] + math.exp(-0.5) * cosine[1], cosine[5]])
+    np.testing.assert_allclose(scores, expected[:, 1:], atol=2e-6)
+
+
+def test_only_the_nearest_are_kept():
+    random = np.random.default_rng(0)
+    table = random.random((30, 4)).astype(np.float32)
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    kept = cosine_partners(table, 3).toarray()
+    dense = table @ table.T
+    for row, full in zip(kept, dense, strict=True):
+        assert set(np.flatnonzero(row)) == set(np.argsort(-full)[:3])
+        np.testing.assert_allclose(row[row > 0], full[row > 0])
+
+
+def test_cosines_in_tiles_are_the_same(monkeypatch):
+    table = tfidf(["", *TITLES])
+    whole = cosine_partners(table, 6).toarray()
+    monkeypatch.setattr("recbole_mm.model.counting.content._TILE_BYTES", 50)
+    np.testing.assert_array_equal(cosine_partners(table, 6).toarray(), whole)
+
+
+def test_vectors_of_a_modality(make, rows):
+    vectors = torch.tensor([[0.0, 0], [3, 0], [0, 2], [1, 1], [1, 0], [0, 0]])
+    model = make(
+        "ContentKNN", modality="image", features={"image": vectors}, decay=0.0, own_last=False
+    )
+    scores = model.full_sort_predict(rows([3])).numpy()[0, 1:]
+    np.testing.assert_allclose(scores, [0.5**0.5, 0.5**0.5, 1, 0.5**0.5, 0], atol=2e-6)
+    assert model.settings.feature_files(()) == ("image",)
+
+
+def test_no_text_is_said(make):
+    with pytest.raises(FeatureError, match=r"finds no text in .*Tiny\.item"):
+        make("ContentKNN", titles=())
+    with pytest.raises(FeatureError, match="finds no text"):
+        make("ContentKNN", titles=["one", "two", "three", "four", "five"])
+    with pytest.raises(FeatureError, match="no image features"):
+        make("ContentKNN", modality="image")
+
+
+def test_counting_is_the_sum_of_z_scores(make, rows):
+    given = {"rule": "cooccurrence", "decay": 1.5}
+    rule = make("SessionRules", **given, own_last=False).counts["cooccurrence"].toarray()
+    model = make("Counting", **given, beta=0.5, own_last=False)
+    scores = model.full_sort_predict(rows([1, 4])).numpy()[0, 1:]
+    a, cosine = math.exp(-1 / 1.5), dense_cosines()
+    expected = z(rule[4] + a * rule[1]) + 0.5 * z(cosine[4] + a * cosine[1])
+    np.testing.assert_allclose(scores, expected[1:], atol=1e-5)
+
+
+def test_counting_without_texts_is_the_rule_alone(make, rows, caplog):
+    with caplog.at_level(logging.INFO):
+        model = make("Counting", titles=(), beta=2.0, decay=1.5, own_last=False, rule="markov")
+    assert "the rule alone" in caplog.text
+    assert model.grid().beta == (0.0,)
+    table = model.counts["markov"].toarray()
+    scores = model.full_sort_predict(rows([2])).numpy()[0, 1:]
+    np.testing.assert_allclose(scores, z(table[2])[1:], atol=1e-5)
+
+
+# Every session goes up by one and comes back by one, so that only the direction tells the next.
+CIRCLE = [[1 + (start + step) % 8 for step in range(4)] for start in range(8)] * 3
+
+
+def test_what_fits_the_validation_rows_is_chosen(make, rows, loader, caplog):
+    model = make("Counting", CIRCLE, 9, titles=())
+    valid = rows([3], [5], [8], target=[4, 6, 1])
+    with caplog.at_level(logging.INFO):
+        model.tune(loader(valid))
+    assert model.chosen["rule"] in ("sequential", "markov")
+    assert "Counting: chosen on validation: rule" in caplog.text
+    found = model.diagnostics(None, None)
+    assert found[f"chosen/rule_{model.chosen['rule']}"] == 1.0
+    assert set(found) == {f"chosen/rule_{model.chosen['rule']}", "chosen/decay", "chosen/own_last"}
+    again = make("Counting", CIRCLE, 9, titles=())
+    again.tune(loader(valid))
+    assert again.chosen == model.chosen
+
+
+def test_the_best_of_all_choices_is_taken(make, rows, loader):
+    valid = rows([1, 2], [3, 1], [4, 2, 1], target=[3, 4, 2])
+    model = make("Counting")
+    model.tune(loader(valid))
+
+    def gain(**given):
+        from recbole_mm.model.counting.scores import ndcg
+
+        scores = make("Counting", **given).full_sort_predict(valid)
+        return float(ndcg(scores, valid["item_id"]).sum())
+
+    grid = model.grid()
+    every = [
+        gain(rule=rule, decay=decay, beta=beta, own_last=last)
+        for rule in grid.rule
+        for decay in (0.0, 1.5)
+        for beta in (0.0, 0.5)
+        for last in grid.own_last
+    ]
+    chosen = gain(**{key: model.chosen[key] for key in OPEN})
+    assert chosen >= max(every) - 1e-9
+    assert min(every) < chosen
+
+
+def test_given_keys_are_taken_as_they_are(make, rows, loader):
+    given = {"rule": "association", "decay": 3.0, "beta": 0.7, "own_last": True}
+    model = make("Counting", **given)
+    model.tune(loader(rows([1, 2], target=[3])))
+    assert model.chosen == given
+    assert model.diagnostics(None, None) == {}
+
+
+def test_what_was_chosen_goes_with_the_checkpoint(make, rows, loader):
+    model, fresh = make("Counting"), make("Counting")
+    model.tune(loader(rows([1, 2], [3, 1], target=[3, 4])))
+    model.chosen |= {"decay": 4.0, "own_last": True, "rule": "markov"}
+    fresh.load_state_dict(model.state_dict())
+    fresh.load_other_parameter(model.other_parameter())
+    batch = rows([1, 2, 3], [4])
+    assert torch.equal(fresh.full_sort_predict(batch), model.full_sort_predict(batch))
+    assert fresh.chosen == model.chosen
+
+
+def test_the_loss_is_zero_with_a_gradient(make, rows):
+    model = make("Counting")
+    loss = model.calculate_loss(rows([1, 2]))
+    loss.backward()
+    assert loss.item() == 0
+    assert float(model.unused.grad) == 0
