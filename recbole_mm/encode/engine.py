@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_mm.data.sidecar import ItemEmb
-from recbole_mm.encode.manifest import Manifest, package_versions
+from recbole_mm.encode.manifest import (
+    PICTURE_PACKAGES,
+    TFIDF_PACKAGES,
+    Manifest,
+    package_versions,
+)
 from recbole_mm.encode.source import About, Asked
 from recbole_mm.encode.store import Store
 
@@ -42,7 +47,8 @@ class Content:
     key
         Hash; items of one key have one vector.
     units
-        Pairs of hash and text or path; their vectors are averaged (twice the same counts twice).
+        Pairs of hash and text or path; the vectors of those that have one are averaged (twice the
+        same counts twice).
     """
 
     key: str
@@ -70,6 +76,9 @@ class Job:
         Units between two saves.
     noun
         For the progress bar: ``text`` or ``picture``.
+    fitted_on
+        Of an encoder that is fitted on all contents together: their hash. Vectors of an earlier
+        file can then be reused all or not at all.
     """
 
     contents: Mapping[str, Content]
@@ -80,6 +89,7 @@ class Job:
     order: Callable[[tuple[str, str]], str | tuple[int, str]]
     chunk_size: int
     noun: str
+    fitted_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,10 +133,12 @@ def encode_contents(store: Store, job: Job, previous: Previous) -> Outcome:
     vectors = dict(known.vectors)
     found = dict(known.notes)
     for content in new:
-        if note := next((notes[key] for key, _ in content.units if notes[key]), ""):
+        usable = [key for key, _ in content.units if notes[key] in ("", CUT)]
+        if usable:
+            vectors[content.key] = _mean([units[key] for key in usable])
+        # Without any vector the first unit says why.
+        if note := _first(notes[key] for key in usable or [content.units[0][0]]):
             found[content.key] = note
-        if note in ("", CUT):
-            vectors[content.key] = _mean([units[key] for key, _ in content.units])
     about: About = {**encoder.describe(), "name": job.encoder}
     if job.asked:
         about["asked"] = job.asked
@@ -139,13 +151,19 @@ def _reusable(previous: Previous, job: Job) -> Outcome:
         return Outcome({}, {}, {}, 0)
     manifest, emb = previous
     encoder = manifest.encoder
-    if encoder.get("revision") != job.revision or encoder.get("asked", {}) != job.asked:
+    made_by = (encoder.get("revision"), encoder.get("asked", {}), encoder.get("fitted_on", ""))
+    if made_by != (job.revision, job.asked, job.fitted_on):
         return Outcome({}, {}, {}, 0)
     keys = manifest.contents
     vectors = {keys[i]: row for i, row in zip(emb.ids, emb.vectors, strict=True) if i in keys}
     notes = {keys[token]: CUT for token in manifest.truncated if token in keys}
     notes |= {keys[token]: why for token, why in manifest.missing.items() if token in keys}
     return Outcome(vectors, notes, {**encoder, "name": job.encoder}, 0)
+
+
+def _first(notes: Iterable[str]) -> str:
+    """Return the first note that is not empty, or the empty text."""
+    return next(filter(None, notes), "")
 
 
 def _mean(vectors: list[np.ndarray]) -> np.ndarray:
@@ -178,7 +196,8 @@ def _encode_chunks(
 
 def _work_key(encoder: Encoder, todo: list[tuple[str, str]], job: Job) -> str:
     """Return a hash of all that the bits of a chunk depend on."""
-    settings = [encoder.describe(), encoder.batch_size, job.chunk_size, package_versions(True)]
+    versions = package_versions({*PICTURE_PACKAGES, *TFIDF_PACKAGES})
+    settings = [encoder.describe(), encoder.batch_size, job.chunk_size, versions]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8"))
     for key, _ in todo:
         digest.update(key.encode("ascii"))

@@ -12,6 +12,7 @@ from recbole_mm.encode.manifest import Manifest, load_manifest, manifest_path
 from recbole_mm.encode.source import resolve_encoder
 from recbole_mm.encode.text.fields import default_fields, item_file, item_texts
 from recbole_mm.encode.text.job import MODALITY, encode_text, text_contents
+from recbole_mm.encode.text.tfidf import TFIDF, tfidf_revision
 from recbole_mm.errors import EncodeError, FeatureError, MMError
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ def _encoder_change(manifest: Manifest, encoder: str) -> str:
     """Say how the encoder differs, or return the empty text."""
     name, revision = manifest.encoder.get("name"), manifest.encoder.get("revision")
     try:
-        now = resolve_encoder(encoder).revision
+        now = tfidf_revision() if encoder == TFIDF else resolve_encoder(encoder).revision
     except EncodeError:
         # The vectors are there, so the encoder need not be; then only its name can be compared.
         return "" if name == encoder else f"encoder (made by {name}, the run asks for {encoder})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +15,9 @@ from recbole_mm.errors import FeatureError
 from recbole_mm.files import atomic_write
 
 _FORMAT = "recbole_mm.manifest/1"
-_PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers")
-_PICTURE_PACKAGES = ("pillow", "torchvision")
+TEXT_PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers")
+PICTURE_PACKAGES = (*TEXT_PACKAGES, "pillow", "torchvision")
+TFIDF_PACKAGES = ("numpy", "scipy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Manifest:
     pictures
         ``{item token: hash of its picture's file}``; of vectors made from pictures.
     missing
-        ``{item token: why it has no vector}``; of vectors made from pictures.
+        ``{item token: why it has no vector}``; of items with a picture or text that gives none,
+        and of those without a picture.
     source
         Of imported vectors: files and their SHA-256.
     versions
@@ -146,10 +148,10 @@ def texts_hash(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
 
-def package_versions(pictures: bool = False) -> dict[str, str]:
+def package_versions(packages: Iterable[str] = TEXT_PACKAGES) -> dict[str, str]:
     """Return the versions of the packages that shape the vectors, where installed."""
     versions = {}
-    for package in _PACKAGES + (_PICTURE_PACKAGES if pictures else ()):
+    for package in packages:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

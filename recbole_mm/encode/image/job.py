@@ -22,7 +22,7 @@ from recbole_mm.encode.image.encoders import (
 )
 from recbole_mm.encode.image.files import PictureError, file_hash, find_pictures
 from recbole_mm.encode.image.labels import TOP, labels_fit, write_labels
-from recbole_mm.encode.manifest import Manifest, package_versions
+from recbole_mm.encode.manifest import PICTURE_PACKAGES, Manifest, package_versions
 from recbole_mm.encode.source import EncoderSource
 from recbole_mm.encode.store import Store
 from recbole_mm.encode.text.fields import item_file
@@ -220,7 +220,7 @@ def _manifest(
         encoder=outcome.encoder,
         pictures=pictures,
         missing=missing,
-        versions=package_versions(pictures=True),
+        versions=package_versions(PICTURE_PACKAGES),
         recipe=recipe,
     )
 

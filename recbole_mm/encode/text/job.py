@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from recbole_mm.encode.engine import CUT, Content, Job, Outcome, encode_contents, publish
-from recbole_mm.encode.manifest import Manifest, package_versions, text_hash, texts_hash
-from recbole_mm.encode.source import resolve_encoder
+from recbole_mm.encode.manifest import (
+    TEXT_PACKAGES,
+    TFIDF_PACKAGES,
+    Manifest,
+    package_versions,
+    text_hash,
+    texts_hash,
+)
+from recbole_mm.encode.source import EncoderSource, resolve_encoder
 from recbole_mm.encode.store import Store
 from recbole_mm.encode.text.encoder import TextEncoder
 from recbole_mm.encode.text.fields import ItemTexts, default_fields, item_file, item_texts
+from recbole_mm.encode.text.tfidf import TFIDF, TfidfEncoder, corpus_hash, tfidf_revision
 from recbole_mm.errors import EncodeError
 
 logger = logging.getLogger(__name__)
@@ -20,6 +28,7 @@ logger = logging.getLogger(__name__)
 MODALITY = "text"
 BATCH_SIZE = 64
 CHUNK_SIZE = 256
+_PSEUDO = "pseudo_"
 FIELD_POOLING = ("join", "mean")
 
 
@@ -44,7 +53,8 @@ def encode_text(
 
     Equal texts are encoded once. Texts are sorted by length and cut into chunks; a finished chunk
     is kept on disk, so that a killed run goes on where it stopped and ends with the same bytes.
-    Vectors of an earlier file by the same encoder are reused where the text is the same.
+    Vectors of an earlier file by the same encoder are reused where the text is the same; those of
+    ``tfidf``, which is fitted on all texts, only if all texts are the same.
 
     Parameters
     ----------
@@ -62,11 +72,13 @@ def encode_text(
     field_pooling
         ``join`` the fields to one text, or take the ``mean`` of the vectors of those there are.
     encoder
-        ``minilm``, a folder, or the name of a cached model (sentence-transformers, transformers).
+        ``minilm``, a folder, the name of a cached model (sentence-transformers, transformers), or
+        ``tfidf``, which needs no model.
     pooling
         ``mean``, ``cls`` or ``pooler``; None: as the model says, else ``mean``.
     max_length
-        Tokens read of a text, at most; None: as many as the model can.
+        Tokens read of a text, at most; None: as many as the model can. Neither of these two goes
+        with ``tfidf``.
     batch_size
         Texts per forward pass.
     chunk_size
@@ -81,21 +93,21 @@ def encode_text(
     Returns
     -------
     pathlib.Path
-        ``<out>/<dataset>.<modality>.itememb``; the manifest lies beside it. Items without text are
-        left out of it.
+        ``<out>/<dataset>.<modality>.itememb``; the manifest lies beside it. Items without text, or
+        with one that the encoder makes nothing of, are left out of it.
 
     Raises
     ------
     EncodeError
-        If the encoder is missing, no item has text, another process writes the same file, the disk
-        is full, or the file there is not this package's work.
+        If the encoder is missing or lacks an option, no item has text, another process writes the
+        same file, the disk is full, or the file there is not this package's work.
     DataError
         If the ``.item`` file is missing or broken.
     """
     if field_pooling not in FIELD_POOLING:
         raise EncodeError(f"field_pooling is {field_pooling!r}, expected join or mean.")
     store = Store(folder if out is None else out, dataset, modality)
-    source = resolve_encoder(encoder, pooling, max_length, download)
+    source = _source(encoder, pooling, max_length, download, modality)
     chosen = list(fields) if fields else default_fields(folder, dataset)
     items = item_texts(folder, dataset, chosen, item_field, (store.path.parent, folder))
     if not items.texts:
@@ -104,10 +116,10 @@ def encode_text(
             "Choose other columns with --fields."
         )
     contents = text_contents(items, field_pooling)
-    job = Job(
-        contents, encoder, source.revision, source.asked, lambda: TextEncoder(source, batch_size),
-        order=lambda pair: (len(pair[1]), pair[1]), chunk_size=chunk_size, noun="text",
-    )  # fmt: skip
+    if source is None:
+        job = _tfidf_job(contents, item_file(folder, dataset), batch_size, chunk_size)
+    else:
+        job = _model_job(contents, source, batch_size, chunk_size)
     with store.writing():
         previous = store.previous()
         outcome = encode_contents(store, job, previous)
@@ -115,9 +127,57 @@ def encode_text(
             _manifest(store, items, contents, outcome), recipe=recipe, fields=chosen,
             fields_asked=bool(fields), field_pooling=field_pooling,
         )  # fmt: skip
-        publish(store, list(contents), outcome, manifest, previous)
+        ready = [token for token in contents if token not in manifest.missing]
+        publish(store, ready, outcome, manifest, previous)
     _log(store, manifest)
     return store.path
+
+
+def _source(
+    encoder: str, pooling: str | None, max_length: int | None, download: bool, modality: str
+) -> EncoderSource | None:
+    """Return the encoder's model; None for ``tfidf``, which has none."""
+    if encoder != TFIDF:
+        return resolve_encoder(encoder, pooling, max_length, download)
+    for name, value in (("pooling", pooling), ("max_length", max_length)):
+        if value is not None:
+            raise EncodeError(
+                f"--{name} does not go with text encoder {TFIDF!r}, which counts all words of a "
+                "text. Leave it out, or take another --text_encoder."
+            )
+    if modality.startswith(_PSEUDO):
+        raise EncodeError(
+            f"text encoder {TFIDF!r} gives every file a space of its own, and {modality} must lie "
+            "in that of the real vectors. Take another --text_encoder, or name the one modality "
+            "wanted of a recipe with --modality."
+        )
+    return None
+
+
+def _model_job(
+    contents: Mapping[str, Content], source: EncoderSource, batch_size: int, chunk_size: int
+) -> Job:
+    """Return the job of a model that encodes each text by itself."""
+    return Job(
+        contents, source.name, source.revision, source.asked,
+        lambda: TextEncoder(source, batch_size), _order, chunk_size, MODALITY,
+    )  # fmt: skip
+
+
+def _tfidf_job(
+    contents: Mapping[str, Content], place: Path, batch_size: int, chunk_size: int
+) -> Job:
+    """Return the job of an encoder that is fitted on all texts first."""
+    texts = [text for content in contents.values() for _, text in content.units]
+    return Job(
+        contents, TFIDF, tfidf_revision(), {}, lambda: TfidfEncoder(texts, place, batch_size),
+        _order, chunk_size, MODALITY, fitted_on=corpus_hash(texts),
+    )  # fmt: skip
+
+
+def _order(unit: tuple[str, str]) -> tuple[int, str]:
+    """Sort texts by length, so that those of a batch are padded little."""
+    return len(unit[1]), unit[1]
 
 
 def text_contents(items: ItemTexts, field_pooling: str) -> dict[str, Content]:
@@ -136,7 +196,10 @@ def _manifest(
 ) -> Manifest:
     """Describe the file to be written."""
     texts = {token: content.key for token, content in contents.items()}
-    truncated = [token for token, key in texts.items() if outcome.notes.get(key) == CUT]
+    notes = {token: outcome.notes[key] for token, key in texts.items() if key in outcome.notes}
+    truncated = [token for token, note in notes.items() if note == CUT]
+    missing = {token: note for token, note in notes.items() if note != CUT}
+    packages = TFIDF_PACKAGES if outcome.encoder.get("fitted_on") else TEXT_PACKAGES
     return Manifest(
         dataset=store.dataset,
         modality=store.modality,
@@ -144,8 +207,8 @@ def _manifest(
         itememb_sha256="",
         dim=len(next(iter(outcome.vectors.values()))),
         counts={
-            "items": len(texts),
-            "missing": items.empty,
+            "items": len(texts) - len(missing),
+            "missing": items.empty + len(missing),
             "truncated": len(truncated),
             "distinct_texts": len(set(texts.values())),
             "repeated_rows": items.repeated,
@@ -155,7 +218,8 @@ def _manifest(
         texts_sha256=texts_hash(texts),
         texts=texts,
         truncated=truncated,
-        versions=package_versions(),
+        missing=missing,
+        versions=package_versions(packages),
     )
 
 
@@ -163,8 +227,8 @@ def _log(store: Store, manifest: Manifest) -> None:
     """Say what was made."""
     count = manifest.counts
     logger.info(
-        "%s: %d items with a vector of %d numbers, %d text(s) encoded now, %d item(s) without "
-        "text, %d text(s) cut to the encoder's length.",
+        "%s: %d items with a vector of %d numbers, %d text(s) encoded now, %d item(s) without, "
+        "%d text(s) cut to the encoder's length.",
         store.path, count["items"], manifest.dim, count["texts_encoded"], count["missing"],
         count["truncated"],
     )  # fmt: skip
