@@ -19,6 +19,7 @@ from recbole.utils import InputType, ModelType
 from recbole_mm import compat, key_table, keys, registry, stock, yaml_files
 from recbole_mm.data.atomic import header
 from recbole_mm.errors import ConfigError
+from recbole_mm.spec import ModelSpec
 
 # Keys that say where and how loudly a run computes; they cannot change its numbers.
 # The data themselves are pinned by the fingerprint in result.json, not by their folder's name.
@@ -64,7 +65,7 @@ class MMConfig(Config):
     Attributes
     ----------
     spec
-        The model's :class:`~recbole_mm.registry.ModelSpec`.
+        The model's :class:`~recbole_mm.spec.ModelSpec`.
 
     Raises
     ------
@@ -72,7 +73,7 @@ class MMConfig(Config):
         An unknown model, preset or key, or a value of the wrong type or out of range.
     """
 
-    spec: registry.ModelSpec
+    spec: ModelSpec
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from typing import Any
 from recbole_mm import registry, stock, yaml_files
 from recbole_mm.errors import ConfigError
 from recbole_mm.keys import TYPES, Key, type_fault
+from recbole_mm.spec import ModelSpec
 
 _WHERE_KEYS_STAND = "`--explain` lists the keys of a model and data set."
 _COMMENT = re.compile(r"^(\w+)\s*:[^#\n]*#\s*\(([^)\n]*)\)\s*(.*?)\s*$", re.MULTILINE)
@@ -94,7 +95,7 @@ def _recbole_yaml(*parts: str) -> Path:
     return Path(str(stock.folder()), "properties", *parts)
 
 
-def _read_in_source(spec: registry.ModelSpec) -> dict[str, Key]:
+def _read_in_source(spec: ModelSpec) -> dict[str, Key]:
     """Return the keys a stock model reads from its config, some of which its YAML leaves out."""
     found = stock.source_file(spec.name)
     source = found[1].read_text(encoding="utf-8") if found else ""
@@ -102,7 +103,7 @@ def _read_in_source(spec: registry.ModelSpec) -> dict[str, Key]:
     return {name: Key(name, null=True) for name in names}
 
 
-def model_keys(spec: registry.ModelSpec, preset: str = "sound") -> dict[str, Key]:
+def model_keys(spec: ModelSpec, preset: str = "sound") -> dict[str, Key]:
     """Return the keys that belong to one model: from its YAML, and from its settings.
 
     A preset that is a class of its own may leave no choice of some of the model's keys.
@@ -119,7 +120,7 @@ def model_keys(spec: registry.ModelSpec, preset: str = "sound") -> dict[str, Key
     return {**{name: key for name, key in keys.items() if name not in left_out}, **own}
 
 
-def keys_of_settings(spec: registry.ModelSpec, preset: str = "sound") -> dict[str, Key]:
+def keys_of_settings(spec: ModelSpec, preset: str = "sound") -> dict[str, Key]:
     """Return the keys of a model's settings class; empty for a model without one."""
     settings = spec.load_settings(preset)
     return settings.keys() if settings else {}
@@ -131,7 +132,7 @@ def _narrow(key: Key, shared: Key | None) -> Key:
     return replace(shared, null=key.null) if shared is not None and fits else key
 
 
-def known_keys(spec: registry.ModelSpec, preset: str = "sound") -> dict[str, Key]:
+def known_keys(spec: ModelSpec, preset: str = "sound") -> dict[str, Key]:
     """Return every key a user may set for a model and preset. Imports RecBole (and so torch)."""
     from recbole.utils import argument_list
 

@@ -11,172 +11,20 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from recbole_mm import stock, yaml_files
 from recbole_mm.errors import ConfigError
-
-if TYPE_CHECKING:
-    from recbole_mm.model.settings import ModelSettings
+from recbole_mm.spec import CLASSES, OURS, ModelSpec
 
 ENTRY_POINT_GROUP = "recbole_mm.models"
 T = TypeVar("T", bound=type)
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """What is known of a model before its class is imported.
-
-    Attributes
-    ----------
-    name
-        Name on the command line; also the class name for RecBole's models.
-    path
-        ``package.module:Class``.
-    trainer
-        ``package.module:Class`` of its trainer, or None for RecBole's choice.
-    modalities
-        Feature files that a third party's model reads, such as ``("text", "image")``; ours say it
-        in their settings.
-    origin
-        ``"recbole_mm"``, ``"recbole"`` or ``"plugin"``.
-    defaults
-        YAML file with the default of each of its keys, or None.
-    settings
-        ``package.module:Class`` of its settings (`recbole_mm.model.settings`), or None for a model
-        that reads its keys by name.
-    variants
-        ``{preset: (class, settings)}``, paths like the two above, of presets that are classes of
-        their own: what a released code does differently.
-    """
-
-    name: str
-    path: str
-    trainer: str | None = None
-    modalities: tuple[str, ...] = ()
-    origin: str = "plugin"
-    defaults: Path | None = None
-    settings: str | None = None
-    variants: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-    def load(self, preset: str = "sound") -> type:
-        """Import and return the model's class, which a preset may replace by a variant of it."""
-        if preset in self.variants:
-            return _imported_class(self.variants[preset][0])
-        return _CLASSES.get(self.name) or _imported_class(self.path)
-
-    def load_settings(self, preset: str = "sound") -> type[ModelSettings] | None:
-        """Import and return the class of the settings, without importing torch."""
-        path = self.variants[preset][1] if preset in self.variants else self.settings
-        found: type[ModelSettings] | None = import_object(path) if path else None
-        return found
-
-    def load_trainer(self) -> type | None:
-        """Import and return the model's own trainer class, or None."""
-        return import_object(self.trainer) if self.trainer else None
-
-
-_MODEL = "recbole_mm.model"
-_OURS = {
-    "SRIM": ModelSpec(
-        "SRIM",
-        f"{_MODEL}.srim.model:SRIM",
-        origin="recbole_mm",
-        settings=f"{_MODEL}.srim.settings:SRIMSettings",
-        variants={
-            "official": (
-                f"{_MODEL}.srim.official:OfficialSRIM",
-                f"{_MODEL}.srim.settings:OfficialSRIMSettings",
-            ),
-            "official_leaky": (
-                f"{_MODEL}.srim.official:OfficialLeakySRIM",
-                f"{_MODEL}.srim.settings:OfficialSRIMSettings",
-            ),
-        },
-    ),
-    "AlterRec": ModelSpec(
-        "AlterRec",
-        f"{_MODEL}.alterrec.model:AlterRec",
-        "recbole_mm.trainer.alterrec:AlterRecTrainer",
-        origin="recbole_mm",
-        settings=f"{_MODEL}.alterrec.settings:AlterRecSettings",
-        variants={
-            "official": (
-                f"{_MODEL}.alterrec.official:OfficialAlterRec",
-                f"{_MODEL}.alterrec.settings:OfficialAlterRecSettings",
-            )
-        },
-    ),
-    "NFRec": ModelSpec(
-        "NFRec",
-        f"{_MODEL}.alterrec.nfrec:NFRec",
-        origin="recbole_mm",
-        settings=f"{_MODEL}.alterrec.settings:NFRecSettings",
-    ),
-    "MMSBR": ModelSpec(
-        "MMSBR",
-        f"{_MODEL}.mmsbr.model:MMSBR",
-        origin="recbole_mm",
-        settings=f"{_MODEL}.mmsbr.settings:MMSBRSettings",
-        variants={
-            "official": (
-                f"{_MODEL}.mmsbr.official:OfficialMMSBR",
-                f"{_MODEL}.mmsbr.settings:OfficialMMSBRSettings",
-            ),
-        },
-    ),
-    "MDSRec": ModelSpec(
-        "MDSRec",
-        f"{_MODEL}.mdsrec.model:MDSRec",
-        origin="recbole_mm",
-        settings=f"{_MODEL}.mdsrec.settings:MDSRecSettings",
-    ),
-    **{
-        name: ModelSpec(
-            name,
-            f"{_MODEL}.counting.{module}:{name}",
-            origin="recbole_mm",
-            settings=f"{_MODEL}.counting.settings:{name}Settings",
-        )
-        for name, module in (
-            ("SPop", "rules"),
-            ("SessionRules", "rules"),
-            ("SessionKNN", "neighbours"),
-            ("ContentKNN", "content"),
-            ("Counting", "model"),
-        )
-    },
-}
 _PLUGINS: dict[str, ModelSpec] = {}
-_CLASSES: dict[str, type] = {}
-
-
-def _imported_class(path: str) -> type:
-    found: type = import_object(path)
-    return found
-
-
-def import_object(path: str) -> Any:
-    """Import ``package.module:Name`` and return the object.
-
-    Raises
-    ------
-    ConfigError
-        The path is not of that form, or the module has no such name.
-    """
-    module, _, name = path.partition(":")
-    if not name:
-        raise ConfigError(f"'{path}' must be written package.module:Class")
-    found = importlib.import_module(module)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"the module {module} has no '{name}'")
-        found = getattr(found, part)
-    return found
 
 
 def register_model(
@@ -207,7 +55,7 @@ def register_model(
     """
 
     def register(cls: T) -> T:
-        if name in _OURS:
+        if name in OURS:
             raise ConfigError(f"the model name '{name}' belongs to recbole_mm; choose another")
         known = _PLUGINS.get(name)
         spec = ModelSpec(
@@ -220,7 +68,7 @@ def register_model(
         )
         if known is not None and known.path != spec.path:
             raise ConfigError(f"the model name '{name}' is taken by {known.path}; choose another")
-        _PLUGINS[name], _CLASSES[name] = spec, cls
+        _PLUGINS[name], CLASSES[name] = spec, cls
         return cls
 
     return register
@@ -229,7 +77,7 @@ def register_model(
 def unregister_model(name: str) -> None:
     """Forget a model registered with :func:`register_model`; an unknown name is no error."""
     _PLUGINS.pop(name, None)
-    _CLASSES.pop(name, None)
+    CLASSES.pop(name, None)
 
 
 def _path_of(cls: type) -> str:
@@ -277,7 +125,7 @@ def resolve(name: str) -> ModelSpec:
     ConfigError
         No such model (with the nearest names), or one that cannot be compared here.
     """
-    spec = _OURS.get(name) or _PLUGINS.get(name) or _from_entry_point(name) or _from_recbole(name)
+    spec = OURS.get(name) or _PLUGINS.get(name) or _from_entry_point(name) or _from_recbole(name)
     if spec is not None:
         return spec
     _refuse_other_family(name)
@@ -291,7 +139,7 @@ def spec_of(model: str | type) -> ModelSpec:
     """Return the spec of a name, of a registered class, or of any RecBole-like class."""
     if isinstance(model, str):
         return resolve(model)
-    for spec in (*_OURS.values(), *_PLUGINS.values()):
+    for spec in (*OURS.values(), *_PLUGINS.values()):
         if spec.path == _path_of(model):
             return spec
     if model.__module__.startswith("recbole.model."):
@@ -304,12 +152,12 @@ def available_models() -> list[str]:
     plugins = {*_PLUGINS, *(point.name for point in _entry_points())}
     theirs = {name for family in stock.FAMILIES for name in stock.class_names(family)}
     theirs -= set(stock.UNSUPPORTED) | plugins
-    return [*sorted(_OURS), *sorted(plugins - set(_OURS)), *sorted(theirs)]
+    return [*sorted(OURS), *sorted(plugins - set(OURS)), *sorted(theirs)]
 
 
 def _unregistered(name: str, cls: type) -> ModelSpec:
     """Describe a class that was handed over, or named by an entry point, without the decorator."""
-    _CLASSES[name] = cls
+    CLASSES[name] = cls
     declared = getattr(cls, "modalities", ())
     # A class method of that name refines the list once the configuration is known.
     modalities = () if callable(declared) else tuple(declared)
@@ -399,7 +247,7 @@ def presets(spec: ModelSpec) -> list[str]:
 
 def ours(name: str) -> ModelSpec | None:
     """Return a model of this package, or None."""
-    return _OURS.get(name)
+    return OURS.get(name)
 
 
 def known_defaults(name: str) -> Path | None:

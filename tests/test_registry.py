@@ -11,6 +11,7 @@ import pytest
 
 from recbole_mm import registry
 from recbole_mm.errors import ConfigError
+from recbole_mm.spec import CLASSES, OURS, import_object
 
 PLUGIN = """
 from recbole.model.sequential_recommender.gru4rec import GRU4Rec
@@ -25,10 +26,10 @@ DEFAULTS = "embedding_size: 8\nhidden_size: 8\nnum_layers: 1\ndropout_prob: 0.0\
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    plugins, classes = dict(registry._PLUGINS), dict(registry._CLASSES)
+    plugins, classes = dict(registry._PLUGINS), dict(CLASSES)
     yield
-    registry._PLUGINS.clear(), registry._CLASSES.clear()
-    registry._PLUGINS.update(plugins), registry._CLASSES.update(classes)
+    registry._PLUGINS.clear(), CLASSES.clear()
+    registry._PLUGINS.update(plugins), CLASSES.update(classes)
 
 
 def write_plugin(folder: Path, module: str, name: str = "Toy") -> None:
@@ -59,7 +60,7 @@ def test_our_models_come_first() -> None:
     settings = spec.load_settings()
     assert settings is not None
     assert settings().feature_files(available=()) == ("text",)
-    ours = [name for name, spec in registry._OURS.items() if spec.origin == "recbole_mm"]
+    ours = list(OURS)
     assert registry.available_models()[: len(ours)] == sorted(ours)
 
 
@@ -186,8 +187,8 @@ def test_presets_that_do_not_exist_list_those_that_do() -> None:
 
 
 def test_paths_of_objects() -> None:
-    assert registry.import_object("pathlib:Path.home") == Path.home
+    assert import_object("pathlib:Path.home") == Path.home
     with pytest.raises(ConfigError, match="package.module:Class"):
-        registry.import_object("pathlib.Path")
+        import_object("pathlib.Path")
     with pytest.raises(ConfigError, match="pathlib has no 'Nope'"):
-        registry.import_object("pathlib:Nope")
+        import_object("pathlib:Nope")

@@ -20,7 +20,7 @@ from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.session_dataset import SessionDataset, feature_files
 from recbole_mm.encode import available_modalities, ensure_features
 from recbole_mm.prepare import ensure_dataset
-from recbole_mm.registry import ModelSpec
+from recbole_mm.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
 
-    from recbole_mm.registry import ModelSpec
+    from recbole_mm.spec import ModelSpec
 
 __all__ = ["MMTrainerMixin", "trainer_class"]
 
@@ -286,7 +286,7 @@ def trainer_class(spec: ModelSpec, model_class: type) -> type:
     Parameters
     ----------
     spec
-        The model's registry entry (:class:`recbole_mm.registry.ModelSpec`).
+        The model's registry entry (:class:`recbole_mm.spec.ModelSpec`).
     model_class
         The model's class.
 
