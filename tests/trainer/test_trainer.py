@@ -160,6 +160,39 @@ def test_pop_trains_one_epoch_and_survives_its_checkpoint(build):
     assert fresh.model.item_cnt.flatten().tolist() == counts.tolist()
 
 
+def test_what_counting_chose_on_validation_survives_its_checkpoint(build):
+    trainer, train, valid, test = build("Counting")
+    before = dict(trainer.model.chosen)
+    trainer.fit(train, valid)
+    chosen = dict(trainer.model.chosen)
+    assert chosen != before  # the ring of items has a direction
+    assert len(trainer.history) == 1
+    metrics = trainer.evaluate(test)
+    fresh, _, _, test = build("Counting")
+    assert fresh.model.chosen == before
+    assert fresh.evaluate(test) == metrics
+    assert fresh.model.chosen == chosen
+
+
+class Tuned(SASRec):
+    """Notes when it may choose."""
+
+    def tune(self, valid_data):
+        assert not self.training and not torch.is_grad_enabled()
+        torch.rand(3)
+        self.asked = [*getattr(self, "asked", ()), len(valid_data.dataset)]
+
+
+def test_a_model_chooses_once_before_the_first_validation(build, tmp_path):
+    plain, train, valid, _ = build("SASRec", run_folder=tmp_path / "plain", epochs=3)
+    plain.fit(train, valid)
+    trainer, train, valid, _ = build("SASRec", run_folder=tmp_path / "tuned", epochs=3,
+                                     model_class=Tuned)  # fmt: skip
+    trainer.fit(train, valid)
+    assert trainer.model.asked == [len(valid.dataset)]
+    assert trainer.history == plain.history
+
+
 def test_sasrecf_survives_its_checkpoint_without_its_dataset(build, tmp_path):
     trainer, train, valid, test = build("SASRecF")
     trainer.fit(train, valid)

@@ -71,9 +71,9 @@ class CountingRecommender(SequentialRecommender, ABC):
 
     @abstractmethod
     def variants(self, history: History, grid: Grid) -> Iterator[tuple[Choice, Tensor]]:
-        """Yield every choice of a grid with its scores ``(B, N)``.
+        """Yield every choice of a grid with its scores ``(B, N)``, which the caller may change.
 
-        ``own_last`` is left to the caller: it is False in each choice.
+        ``own_last`` is left to the caller as well: it is False in each choice.
         """
 
     def grid(self) -> Grid:
@@ -102,7 +102,7 @@ class CountingRecommender(SequentialRecommender, ABC):
         item_seq = interaction[self.ITEM_SEQ]
         history = History.of(item_seq, interaction[self.ITEM_SEQ_LEN], self.n_items)
         for choice, scores in self.variants(history, grid):
-            scores = scores + TIE * self.popularity
+            scores.add_(self.popularity, alpha=TIE)
             for last in grid.own_last:
                 whole = own_items_last(scores, item_seq) if last else scores
                 yield choice._replace(own_last=last), whole

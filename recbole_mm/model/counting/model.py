@@ -65,7 +65,7 @@ class Counting(CountingRecommender):
             for rule in grid.rule:
                 counted = z_scores(spread(history, rule, decay, self.counts[rule]).to(self.device))
                 for beta in grid.beta:
-                    yield Choice(rule, decay, beta), counted + beta * content if beta else counted
+                    yield Choice(rule, decay, beta), counted.add(content, alpha=beta)
 
     def _content(self, history: History, decay: float) -> Tensor:
         """Return the z-scored cosines ``(B, N)``."""

@@ -23,17 +23,15 @@ def z_scores(scores: Tensor) -> Tensor:
     variance, mean = torch.var_mean(scores[:, 1:], dim=1, correction=0, keepdim=True)
     spread = variance.sqrt()
     varies = spread > _CONSTANT * mean.abs()
-    scaled = (scores - mean) * torch.where(varies, 1 / spread, 0)
+    scaled = (scores - mean).mul_(torch.where(varies, 1 / spread, 0))
     scaled[:, 0] = 0
     return scaled
 
 
 def own_items_last(scores: Tensor, item_seq: Tensor) -> Tensor:
     """Put the items ``item_seq`` ``(B, T)`` of each row below all others, in their own order."""
-    real = scores[:, 1:]
-    span = real.amax(dim=1) - real.amin(dim=1) + 1
-    own = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, item_seq, True)
-    return torch.where(own, scores - span.unsqueeze(1), scores)
+    least, most = scores[:, 1:].aminmax(dim=1, keepdim=True)
+    return scores.scatter(1, item_seq, scores.gather(1, item_seq) - (most - least + 1))
 
 
 def ndcg(scores: Tensor, target: Tensor) -> Tensor:
