@@ -38,6 +38,7 @@ NOT_HASHED = (
     "wandb_project",
     "case_sessions",
     "case_topk",
+    "floor",
 )
 # Plain values by key, as YAML gives them.
 Values = dict[str, Any]

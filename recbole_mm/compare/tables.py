@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_mm.compare.results import Row, check_comparable, read_rows
+from recbole_mm.compare.results import Row, check_comparable, read_rows, with_floor
 from recbole_mm.errors import ConfigError
 from recbole_mm.evaluation.ranking import gains
 from recbole_mm.evaluation.significance import Difference, holm, interval, paired_difference
@@ -45,6 +45,7 @@ def write_report(folder: str | Path, baseline: str | None = None) -> Path:
     folder = Path(folder)
     rows, planned = read_rows(folder)
     check_comparable(rows)
+    rows = with_floor(rows)
     if baseline and baseline not in (labels := [row.label for row in rows]):
         raise ConfigError(f"baseline {baseline!r} is no row; the rows are {', '.join(labels)}.")
     with atomic_write(folder / TABLE) as stream:
@@ -253,7 +254,7 @@ def _failures(rows: Sequence[Row]) -> str:
 
 
 def _commands(rows: Sequence[Row]) -> str:
-    lines = [shlex.join(a.command) for row in rows for a in row.attempts]
+    lines = [shlex.join(a.command) for row in rows for a in row.attempts if a.command]
     return "## Commands\n\n```\n" + "\n".join(lines) + "\n```"
 
 

@@ -19,6 +19,7 @@ from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write
 from recbole_mm.prepare import ensure_dataset
+from recbole_mm.run.floor import floor_of
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
@@ -140,6 +141,8 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
     trainer.seconds["eval"] += time.perf_counter() - start
     outcome = outcome_of(prepared, trainer, valid, test)
     record: Record = {**outcome, **after_training(prepared, trainer, folder)}
+    if (floor := floor_of(prepared, trainer.ranks)) is not None:
+        record["floor"] = floor
     record["seconds"] |= trainer.seconds
     return record
 

@@ -19,6 +19,7 @@ from recbole_mm.evaluation.parts import PartMetrics
 from recbole_mm.evaluation.ranking import from_ranks
 from recbole_mm.evaluation.slices import Slices, slice_metrics
 from recbole_mm.files import RESULT, Plain, atomic_write
+from recbole_mm.run.floor import Floor
 from recbole_mm.trainer.history import EpochRecord
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Studies(TypedDict, total=False):
     parts: dict[str, PartMetrics]
     variants: dict[str, PartMetrics]
     diagnostics: dict[str, float]
+    floor: Floor
 
 
 class Record(Outcome, Studies):

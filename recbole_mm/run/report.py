@@ -20,7 +20,7 @@ def format_result(result: RunResult) -> str:
     for name, value in record["test"].items():
         valid = record["valid"][name]
         lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {_test_interval(record, name)}"]
-    lines += _shown_parts(record) + _shown_diagnostics(record)
+    lines += _shown_floor(record) + _shown_parts(record) + _shown_diagnostics(record)
     seconds = record["seconds"]
     lines += [
         "",
@@ -51,6 +51,23 @@ def _shown_warnings(record: Record) -> list[str]:
             "and the metrics order ties arbitrarily"
         ]
     return lines
+
+
+def _shown_floor(record: Record) -> list[str]:
+    """Return what counting without training reaches on the same rows, and the difference."""
+    floor = record.get("floor")
+    if floor is None:
+        return []
+    found = floor["difference"]
+    name, delta = found["metric"], found["delta"]
+    numbers = f"{floor['valid'][name]:>10.4f}{floor['test'][name]:>10.4f}"
+    place = "below" if found["high"] < 0 else "above" if found["low"] > 0 else "level with"
+    return [
+        "",
+        f"{'floor':<10}{numbers}   {name} of {floor['model']}, which counts and does not train",
+        f"{'':<20}{delta:>+10.4f}   this model is {place} it: 95 % interval of the difference "
+        f"{found['low']:+.4f} to {found['high']:+.4f}",
+    ]
 
 
 def _shown_parts(record: Record) -> list[str]:

@@ -25,6 +25,7 @@ FIELDS = {
     "MAX_ITEM_LIST_LENGTH": 6,
     "device": torch.device("cpu"),
     "dataset": "Tiny",
+    "history": "keep",
 }
 
 

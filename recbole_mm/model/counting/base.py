@@ -61,6 +61,7 @@ class CountingRecommender(SequentialRecommender, ABC):
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
         self.settings = self.Settings.of(config)
+        self._masked = config["history"] == "mask"
         clicks = np.bincount(dataset.train_sessions.items, minlength=self.n_items)
         popularity = torch.from_numpy(clicks / max(clicks.max(), 1)).float()
         self.register_buffer("popularity", popularity, persistent=False)
@@ -119,11 +120,15 @@ class CountingRecommender(SequentialRecommender, ABC):
             Loader of the validation rows. Where they and the items are many, evenly spread rows
             are read, so that no choice takes more than 20 million scores.
         """
-        if self.grid().size() == 1:
+        grid = self.grid()
+        if self._masked:
+            # What the run strikes out must not decide; of own items put last the same is true.
+            grid = grid._replace(own_last=(True,))
+        if grid.size() == 1:
             return
         total: dict[Choice, float] = {}
         for batch in self._batches(valid_data):
-            for choice, scores in self._scored(batch, self.grid()):
+            for choice, scores in self._scored(batch, grid):
                 gain = float(ndcg(scores, batch[self.ITEM_ID]).sum())
                 total[choice] = total.get(choice, 0.0) + gain
         best = max(total, key=lambda choice: total[choice])
