@@ -118,7 +118,7 @@ class CountingRecommender(SequentialRecommender, ABC):
         ----------
         valid_data
             Loader of the validation rows. Where they and the items are many, evenly spread rows
-            are read, so that no choice takes more than 20 million scores.
+            are read: no choice takes more than 20 million scores, or those of 512 rows.
         """
         grid = self.grid()
         if self._masked:
@@ -140,8 +140,9 @@ class CountingRecommender(SequentialRecommender, ABC):
         dataset = valid_data.dataset
         count = min(len(dataset), max(_BATCH, _CELLS // self.n_items))
         places = np.unique(np.linspace(0, len(dataset) - 1, num=count).astype(np.int64))
-        for start in range(0, len(places), _BATCH):
-            rows = torch.from_numpy(places[start : start + _BATCH])
+        size = max(1, min(_BATCH, _CELLS // self.n_items))
+        for start in range(0, len(places), size):
+            rows = torch.from_numpy(places[start : start + size])
             yield dataset[rows].to(self.device)
 
     def _told(self) -> str:

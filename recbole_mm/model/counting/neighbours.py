@@ -15,7 +15,7 @@ from recbole.config import Config
 from torch import Tensor
 
 from recbole_mm.model.counting.base import CountingRecommender
-from recbole_mm.model.counting.history import Doubles, History, Ints
+from recbole_mm.model.counting.history import Doubles, Floats, History, Ints
 from recbole_mm.model.counting.settings import Choice, Grid, SessionKNNSettings
 
 if TYPE_CHECKING:
@@ -91,17 +91,32 @@ class SessionKNN(CountingRecommender):
     def neighbours(self, history: History) -> Neighbours:
         """Return the ``k`` most similar sessions of each history, the newest of equal ones."""
         similar = (self._unit(history) @ self.by_item).tocsr()
-        similar.sort_indices()  # sessions are in the order of time
-        sizes = np.diff(similar.indptr)
-        row = np.repeat(np.arange(len(sizes)), sizes)
-        newer = np.repeat(similar.indptr[1:], sizes) - 1 - np.arange(len(row))
-        kept = newer < (self.settings.sample_size or self.n_sessions)
-        row, session = row[kept], similar.indices[kept]
-        weight = similar.data[kept].astype(np.float64) * self._recency(session)
-        order = np.lexsort((-session, -weight, row))
-        row, session, weight = row[order], session[order], weight[order]
-        best = np.arange(len(row)) - np.searchsorted(row, row) < self.settings.k
-        return Neighbours(row[best], session[best], weight[best])
+        ends = similar.indptr
+        found = [
+            self._best(similar.indices[start:end], similar.data[start:end])
+            for start, end in zip(ends[:-1], ends[1:], strict=True)
+        ]
+        row = np.repeat(np.arange(len(found)), [len(session) for session, _ in found])
+        sessions, weights = zip(*found, strict=True)
+        return Neighbours(row, np.concatenate(sessions), np.concatenate(weights))
+
+    def _best(self, session: Ints, similar: Floats) -> tuple[Ints, Doubles]:
+        """Return the neighbours of one history and their weights, given all that share an item.
+
+        Partitions in place of sorting: a popular item is shared by half of all sessions.
+        """
+        if 0 < self.settings.sample_size < len(session):
+            newest = np.argpartition(session, -self.settings.sample_size)
+            newest = newest[-self.settings.sample_size :]
+            session, similar = session[newest], similar[newest]
+        weight = np.asarray(similar.astype(np.float64) * self._recency(session))
+        if len(weight) <= self.settings.k:
+            return session, weight
+        edge = np.partition(weight, -self.settings.k)[-self.settings.k]
+        above, equal = np.flatnonzero(weight > edge), np.flatnonzero(weight == edge)
+        newer = equal[np.argsort(-session[equal])[: self.settings.k - len(above)]]
+        best = np.concatenate((above, newer))
+        return session[best], weight[best]
 
     def _unit(self, history: History) -> sp.csr_matrix:
         """Return the weighted item sets of the histories, rows of length 1, ``(B, N)``."""

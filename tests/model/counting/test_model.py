@@ -136,6 +136,19 @@ def test_the_best_of_all_choices_is_taken(make, rows, loader):
     assert min(every) < chosen
 
 
+def test_many_validation_rows_are_read_in_parts_and_thinned_out(make, rows, loader, monkeypatch):
+    model = make("Counting")
+    valid = rows(*[[1, 2]] * 40, target=[1 + place % 5 for place in range(40)])
+    read = [batch["item_id"] for batch in model._batches(loader(valid))]
+    assert [len(part) for part in read] == [40]
+    monkeypatch.setattr("recbole_mm.model.counting.base._CELLS", 60)
+    monkeypatch.setattr("recbole_mm.model.counting.base._BATCH", 4)
+    parts = [batch["item_id"] for batch in model._batches(loader(valid))]
+    assert [len(part) for part in parts] == [4, 4, 2]
+    places = [0, 4, 8, 13, 17, 21, 26, 30, 34, 39]
+    assert torch.cat(parts).tolist() == [1 + place % 5 for place in places]
+
+
 def test_given_keys_are_taken_as_they_are(make, rows, loader):
     given = {"rule": "association", "decay": 3.0, "beta": 0.7, "own_last": True}
     model = make("Counting", **given)

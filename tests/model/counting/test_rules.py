@@ -118,6 +118,14 @@ def test_a_session_of_one_item_and_predict(make, rows, name):
     assert model.predict(batch).tolist() == [float(table[0, 4]), float(table[1, 3])]
 
 
+@pytest.mark.parametrize("name", ["SPop", "SessionRules", "SessionKNN", "Counting"])
+def test_a_catalogue_of_one_item(make, rows, name):
+    model = make(name, [[1, 1]], 2, titles=())
+    scores = model.full_sort_predict(rows([1]))
+    assert scores[0, 0] == -torch.inf
+    assert bool(scores[0, 1].isfinite())
+
+
 def test_counts_do_not_know_the_test_sessions(make_dataset, settings):
     from recbole_mm import registry
 
