@@ -380,7 +380,7 @@ def test_the_hash_sees_what_changes_numbers_and_nothing_else(tmp_path: Path) -> 
         "run_folder": "r", "checkpoint_dir": "c", "data_path": str(tmp_path), "feature_path": "f",
         "tensorboard": True, "gpu_id": 1, "use_gpu": False, "worker": 1, "state": "ERROR",
         "show_progress": False, "loss_decimal_place": 2, "wandb_project": "w",
-            "case_sessions": ["s1"], "case_topk": 3,
+            "case_sessions": ["s1"], "case_topk": 3, "floor": False,
     }  # fmt: skip
     assert set(quiet) == set(NOT_HASHED)
     for key, value in quiet.items():
