@@ -186,7 +186,8 @@ def test_models_that_score_by_user_need_users_of_training(model: str, split_by: 
 @pytest.mark.parametrize("model", ["Pop", "Random", "SASRec", "FPMC", "SRIM"])
 def test_models_that_need_no_user_take_any_split(model: str) -> None:
     for split_by in ("session_time", "session_random", "leave_one_out"):
-        MMConfig(model, "ml-100k", (), {"split_by": split_by})
+        config = MMConfig(model, "ml-100k", (), {"split_by": split_by})
+        assert config["split_by"] == split_by
 
 
 def test_a_subclass_is_refused_only_if_it_is_scored_by_user() -> None:

@@ -102,6 +102,7 @@ def _ranks(prepared: Prepared) -> Arrays:
     made_of = {
         "rows": dataset.fingerprint(),
         "items": sha256_file(item_file) if item_file.is_file() else "",
+        "text_fields": list(dataset.card.text_fields),
         "history": config["MAX_ITEM_LIST_LENGTH"],
         "version": __version__,
     }

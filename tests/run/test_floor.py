@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,20 @@ def test_it_is_counted_once_and_read_afterwards(
     # Other rows are another floor.
     with pytest.raises(TypeError):
         start(data, tmp_path / "c", split_by="session_random")
+
+
+def test_other_text_fields_are_another_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_toy(tmp_path, Toy("toy", n_items=40, n_sessions=150), [])
+    start(tmp_path, tmp_path / "a")
+    monkeypatch.setattr(floor, "_count", None)
+    start(tmp_path, tmp_path / "b")
+    card = tmp_path / "toy" / "dataset.json"
+    content = json.loads(card.read_text("utf-8")) if card.is_file() else {}
+    card.write_text(json.dumps({**content, "text_fields": ["title"]}), "utf-8")
+    with pytest.raises(TypeError):
+        start(tmp_path, tmp_path / "c")
 
 
 def test_the_result_says_where_the_model_stands(data: Path, tmp_path: Path) -> None:

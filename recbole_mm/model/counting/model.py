@@ -17,7 +17,7 @@ from torch import Tensor
 from recbole_mm.model.counting.base import CountingRecommender
 from recbole_mm.model.counting.content import content_partners
 from recbole_mm.model.counting.history import History
-from recbole_mm.model.counting.rules import rule_counts, spread
+from recbole_mm.model.counting.rules import counts_by_rule, spread
 from recbole_mm.model.counting.scores import z_scores
 from recbole_mm.model.counting.settings import Choice, CountingSettings, Grid
 
@@ -41,12 +41,7 @@ class Counting(CountingRecommender):
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
         read = self.settings
-        self.counts = {
-            rule: rule_counts(
-                dataset.train_sessions, self.n_items, rule, read.window, read.n_partners
-            )
-            for rule in read.grid().rule
-        }
+        self.counts = counts_by_rule(dataset.train_sessions, self.n_items, read)
         self.cosines = content_partners(dataset, read.modality, read.n_content)
         if self.cosines is None:
             logger.info("Counting: no texts in %s, the rule alone", dataset.item_columns.path)

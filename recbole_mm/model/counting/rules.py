@@ -16,6 +16,7 @@ from recbole_mm.model.counting.base import CountingRecommender
 from recbole_mm.model.counting.history import History
 from recbole_mm.model.counting.settings import (
     Choice,
+    CountingSettings,
     Grid,
     Rule,
     SessionRulesSettings,
@@ -65,6 +66,16 @@ def rule_counts(
     return normalised_graph(heaviest(counts, n_partners), "row")
 
 
+def counts_by_rule(
+    sessions: Sessions, n_items: int, settings: CountingSettings | SessionRulesSettings
+) -> dict[Rule, sp.csr_matrix]:
+    """Return `rule_counts` of each rule the settings try, ``(N, N)`` each."""
+    return {
+        rule: rule_counts(sessions, n_items, rule, settings.window, settings.n_partners)
+        for rule in settings.grid().rule
+    }
+
+
 def spread(history: History, rule: Rule, decay: float, counts: sp.csr_matrix) -> Tensor:
     """Return ``sum_i w_i C(h_i, j)``, ``(B, N)``; a Markov chain knows the last item alone."""
     weights = history.matrix(history.decayed(0.0 if rule == "markov" else decay))
@@ -94,13 +105,7 @@ class SessionRules(CountingRecommender):
 
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
-        read = self.settings
-        self.counts = {
-            rule: rule_counts(
-                dataset.train_sessions, self.n_items, rule, read.window, read.n_partners
-            )
-            for rule in read.grid().rule
-        }
+        self.counts = counts_by_rule(dataset.train_sessions, self.n_items, self.settings)
 
     def variants(self, history: History, grid: Grid) -> Iterator[tuple[Choice, Tensor]]:
         """Yield the scores by rule and decay; see the base class."""

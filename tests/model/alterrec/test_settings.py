@@ -33,10 +33,13 @@ def test_contradictions_are_refused(changes, message):
 
 
 def test_what_is_near_a_contradiction_is_accepted():
-    AlterRecSettings(train_branches=("id",), negative_sampling="uniform")
-    AlterRecSettings(schedule_policy="parity", warmup_epochs=3)
-    AlterRecSettings(hard_negative_end_rank=1.0)
-    AlterRecSettings(hard_negative_end_rank=6)
+    one = AlterRecSettings(train_branches=("id",), negative_sampling="uniform")
+    assert one.branches == ("id",)
+    assert AlterRecSettings(schedule_policy="parity", warmup_epochs=3).warmup_epochs == 3
+    for rank in (1.0, 6):
+        kept = AlterRecSettings(hard_negative_end_rank=rank).hard_negative_end_rank
+        assert kept == rank
+        assert type(kept) is type(rank)  # 1.0 is a share, 1 a rank
 
 
 def test_branches_stand_in_order():
