@@ -30,6 +30,9 @@ class DatasetCard:
         What one session is, for example ``one invoice``.
     text_fields
         Columns of ``.item`` that make an item's text, in order.
+    image_field, image_folder
+        Column of ``.item`` with the path or address of an item's picture, and the folder where
+        relative paths begin, itself relative to the data set's.
     report
         What preparation dropped, with counts.
     """
@@ -41,6 +44,8 @@ class DatasetCard:
     synthetic: bool = False
     session: str = ""
     text_fields: tuple[str, ...] = ()
+    image_field: str = ""
+    image_folder: str = ""
     report: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> None:
@@ -76,6 +81,9 @@ def load_dataset_card(folder: str | Path) -> DatasetCard:
         )
     if not isinstance(plain.get("synthetic", False), bool):
         raise DataError(f"{path}: synthetic is {plain['synthetic']!r}, expected true or false.")
+    for key in ("image_field", "image_folder"):
+        if not isinstance(plain.get(key, ""), str):
+            raise DataError(f"{path}: {key} is {plain[key]!r}, expected a text.")
     text_fields = plain.get("text_fields", [])
     if not (isinstance(text_fields, list) and all(isinstance(name, str) for name in text_fields)):
         raise DataError(f"{path}: text_fields is {text_fields!r}, expected a list of column names.")
