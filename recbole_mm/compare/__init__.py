@@ -1,6 +1,6 @@
 """Many runs side by side: models and seeds on one split, and the tables of them."""
 
 from recbole_mm.compare.execute import compare
-from recbole_mm.compare.tables import write_report
+from recbole_mm.compare.report import write_report
 
 __all__ = ["compare", "write_report"]

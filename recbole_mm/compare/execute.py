@@ -14,8 +14,8 @@ from pathlib import Path
 
 from recbole_mm.compare.jobs import run_jobs
 from recbole_mm.compare.plan import baseline_of, make_plan, write_plan
+from recbole_mm.compare.report import write_report
 from recbole_mm.compare.results import read_rows
-from recbole_mm.compare.tables import write_report
 
 
 def compare(

@@ -20,6 +20,7 @@ from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
+from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
@@ -80,6 +81,7 @@ def run(
         record["seconds"]["total"] = time.perf_counter() - started
         result = RunResult(folder, record)
         result.save()
+        write_page(result)
     return result
 
 
