@@ -12,10 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recbole_mm.compare.jobs import run_jobs
-from recbole_mm.compare.plan import baseline_of, make_plan, write_plan
-from recbole_mm.compare.report import write_report
+from recbole_mm.compare.jobs import Job, run_jobs
+from recbole_mm.compare.plan import RowSpec, baseline_of, make_plan, write_plan
+from recbole_mm.compare.report import PAGE, write_report
 from recbole_mm.compare.results import read_rows
+from recbole_mm.errors import MMError
+from recbole_mm.yaml_files import parse_value
+
+logger = logging.getLogger(__name__)
 
 
 def compare(
@@ -50,12 +54,14 @@ def compare(
     jobs
         Runs side by side; each gets its share of the processor's cores.
     baseline
-        Label of the row the others are tested against; ``SASRec`` if there is such a row.
+        Label of the row the others are tested against; ``SASRec`` if there is such a row, else
+        the floor.
 
     Returns
     -------
     Path
-        ``<output>/table.md``; ``table.csv`` is beside it. Failed runs are rows there, too.
+        ``<output>/table.md``; ``table.csv``, ``table.tex`` and ``report.html`` are beside it.
+        Failed runs are rows there, too.
 
     Raises
     ------
@@ -75,8 +81,33 @@ def compare(
         overrides=overrides or {},
     )
     write_plan(folder, plan, baseline_of([row for row, _ in plan], baseline))
-    run_jobs([job for _, planned in plan for job in planned], jobs)
+    runs = [job for _, planned in plan for job in planned]
+    _encode_first(plan, dataset, config_files, overrides or {})
+    run_jobs(runs, jobs)
     return write_report(folder)
+
+
+def _encode_first(
+    plan: Sequence[tuple[RowSpec, Sequence[Job]]],
+    dataset: str,
+    config_files: Sequence[str | Path],
+    overrides: Mapping[str, object],
+) -> None:
+    """Make the data and feature files that rows need, before runs side by side ask for them.
+
+    What is wrong with a row's features is left for its run to say.
+    """
+    from recbole_mm.config import MMConfig
+    from recbole_mm.run.prepared import ready_files
+
+    for spec, jobs in plan:
+        if all(job.pending() is None for job in jobs):
+            continue
+        own = {key: parse_value(text, spec.label) for key, text in spec.keys}
+        try:
+            ready_files(MMConfig(spec.model, dataset, config_files, {**overrides, **own}))
+        except MMError as error:
+            logger.debug("%s: %s", spec.label, error)
 
 
 def compare_command(args: argparse.Namespace, overrides: Mapping[str, object]) -> int:
@@ -102,5 +133,5 @@ def compare_command(args: argparse.Namespace, overrides: Mapping[str, object]) -
             baseline=args.baseline,
         )
     print(table.read_text(encoding="utf-8"))
-    print(f"written to {table} and {table.with_suffix('.csv')}")
+    print(f"written to {table}, .csv and .tex; to look at: {table.with_name(PAGE)}")
     return int(any(row.failed for row in read_rows(output)[0]))

@@ -34,7 +34,7 @@ def intervals(rows: Sequence[Row], floor: Row | None) -> Html:
     points.sort(key=lambda point: -point[1])
     svg = charts.forest(points, f"test {main}", _line(floor, main), "floor")
     told = "; ".join(f"{label} {value:.4f}" for label, value, *_ in points)
-    return charts.inline(svg, f"{main} with 95 % intervals: {told}", f"test {main}, 95 % interval")
+    return charts.inline(svg, f"{main} with 95 % intervals: {told}")
 
 
 def differences(compared: Mapping[str, tuple[Difference, float]], baseline: str | None) -> Html:
@@ -47,7 +47,7 @@ def differences(compared: Mapping[str, tuple[Difference, float]], baseline: str 
     name = f"reciprocal rank minus that of {baseline}"
     svg = charts.forest(points, name, 0.0, str(baseline))
     told = "; ".join(f"{label} {value:+.4f}" for label, value, *_ in points)
-    return charts.inline(svg, f"{name}: {told}", f"{name}, paired, 95 % interval")
+    return charts.inline(svg, f"{name}: {told}")
 
 
 def curve_section(rows: Sequence[Row], floor: Row | None) -> Html:

@@ -24,6 +24,7 @@ from recbole_mm.compare.tables import (
 from recbole_mm.evaluation.significance import Difference
 from recbole_mm.page.elements import Cell, Html, element, folded, joined, page, section, table
 from recbole_mm.run.record import Record
+from recbole_mm.times import span
 
 # What differs between runs without being a setting of theirs.
 _NO_SETTING = ("model", "seed", "run_folder", "checkpoint_dir", "device", "show_progress")
@@ -96,26 +97,17 @@ def _cards(
     if floor is not None:
         places = [place_of(found) for found, _ in against_floor.values()]
         shares = [f"{places.count(p)} {p}" for p in ("above", "level", "below") if p in places]
-        cards.append((", ".join(shares) or "–", "where the rows stand to the floor, by reciprocal "
-                      "rank with 95 % intervals"))  # fmt: skip
+        cards.append((", ".join(shares) or "–", "rows above, level with or below the floor"))
         cards.append((f"{_mean(floor, main):.4f}", f"{main} of the floor: counting, no training"))
     failed = sum(len(row.failed) for row in planned)
     good = sum(len(row.records) for row in rows if row.attempts[0].command)
     seconds = sum(float(row.values("seconds", "train").sum()) for row in rows)
-    told = f"good runs{f', {failed} failed' if failed else ''}; {_span(seconds)} of training"
+    told = f"good runs{f', {failed} failed' if failed else ''}; {span(seconds)} of training"
     cards.append((str(good), told))
     return element(
         "div", *(element("div", element("b", big), element("span", small), kind="card")
                  for big, small in cards), kind="cards",
     )  # fmt: skip
-
-
-def _span(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def place_of(difference: Difference) -> str:
@@ -130,15 +122,15 @@ def _mean(row: Row, metric: str) -> float:
 def _main_section(rows: Sequence[Row], floor: Row | None, against_floor: Compared) -> Html:
     names = list(rows[0].records[0]["test"])
     best = {name: max((_mean(row, name) for row in rows), default=np.nan) for name in names}
-    head = ["model", "seeds", *names, *(["to the floor"] if floor else [])]
-    head += ["best epoch", "train s", "parameters", "peak MiB", "marks"]
+    head = ["model", *(["floor"] if floor else []), *names, "seeds", "best epoch", "train s"]
+    head += ["parameters", "peak MiB", "marks"]
     lines = []
     for row in rows:
         found = against_floor.get(row.label)
         place = "" if found is None else place_of(found[0])
         cells = [
             Cell(row.label),
-            _counted(row),
+            *([Cell(place or "–", kind=place)] if floor else []),
             *(
                 Cell(
                     spread(row.values("test", n)), _mean(row, n),
@@ -146,17 +138,19 @@ def _main_section(rows: Sequence[Row], floor: Row | None, against_floor: Compare
                 )
                 for n in names
             ),
-            *([Cell(place or "–", kind=place)] if floor else []),
+            _counted(row),
             _number(row.values("best_epoch").mean(), ".1f"),
             _number(row.values("seconds", "train").mean(), ".1f"),
             _number(row.values("parameters").mean(), ",.0f"),
             _number(row.values("peak_memory_mb").max(), ".0f"),
-            Cell(row.marks or "–", kind="text"),
+            Cell(row.marks or "–", kind="word"),
         ]  # fmt: skip
         lines.append(cells)
     note = (
         "Test metrics of the epoch that was best on validation, mean ± standard deviation over "
-        "seeds; the best of a column is bold. A click on a column's head sorts."
+        "seeds; the best of a column is bold. floor: where the row stands to counting without "
+        "training, by the 95 % interval of the paired difference of reciprocal ranks. A click on a "
+        "column's head sorts."
     )
     return section("Results", table(head, lines), note=note)
 

@@ -66,7 +66,7 @@ def _source(row: Row) -> str:
 
 def _line(label: str, kind: str, values: np.ndarray, whole: float) -> list[Cell]:
     mean = float(np.nanmean(values))
-    change = 100 * (mean / whole - 1) if whole > 0 else np.nan
+    change = round(100 * (mean / whole - 1), 1) + 0.0 if whole > 0 else np.nan  # no -0.0
     return [
         Cell(label),
         Cell(kind, kind="text"),

@@ -55,6 +55,7 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) ->
     EncodeError, FeatureError, DataError
         With what is wrong and how to mend it.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if "image_urls" in overrides:
         raise EncodeError("--image_urls is called --image_col now, and takes paths, too.")
     if unknown := sorted(set(overrides) - {"feature_path", "ITEM_ID_FIELD"}):

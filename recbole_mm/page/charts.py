@@ -77,7 +77,7 @@ def forest(
     line, line_name
         Where the line stands, and what it is.
     """
-    with figure(height=0.9 + 0.36 * len(rows)) as (canvas, (axes,)):
+    with figure(width=6.4, height=1.0 + 0.34 * len(rows)) as (canvas, (axes,)):
         for place, (_, value, low, high) in enumerate(rows):
             worse = line is not None and high < line
             colour = _RED if worse else _BLUE
@@ -118,9 +118,11 @@ def scatter(
 ) -> bytes:
     """Draw named points; the horizontal axis is logarithmic."""
     with figure(height=3.6) as (canvas, (axes,)):
-        for place, (label, x, y) in enumerate(points):
+        # Names of neighbours stand above and below in turn.
+        for place, (label, x, y) in enumerate(sorted(points, key=lambda point: point[1])):
             axes.plot([x], [y], "o", color=f"C{place % 10}", ms=7)
-            axes.annotate(_short(label), (x, y), (6, 5), textcoords="offset points", fontsize=9)
+            aside = (6, -13) if place % 2 else (6, 5)
+            axes.annotate(_short(label), (x, y), aside, textcoords="offset points", fontsize=9)
         if line is not None:
             axes.axhline(line, color=_INK, lw=1, ls="--", label="floor")
             axes.legend(fontsize="small", frameon=False)

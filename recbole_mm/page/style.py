@@ -6,7 +6,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--wash); color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
+main { max-width: 1400px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; }
 h2 { font-size: 19px; margin: 0 0 6px; }
 .sub, .note, summary { color: var(--soft); }
@@ -22,17 +22,17 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 .mark { background: #fff4e5; border: 1px solid #f3cf9b; border-radius: 8px; padding: 8px 12px;
   margin: 10px 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; min-width: 50%;
+table { border-collapse: collapse; font-size: 13.5px; min-width: 50%;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding: 8px 0 4px; }
-th, td { padding: 6px 12px; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: 5px 9px; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 thead th { cursor: pointer; color: var(--soft); font-weight: 600; user-select: none;
   background: var(--paper); }
 thead th:hover { color: var(--accent); }
 thead th[aria-sort=ascending]::after { content: " \\2191"; }
 thead th[aria-sort=descending]::after { content: " \\2193"; }
-th:first-child, td.text { text-align: left; }
+th:first-child, td.text, td.word { text-align: left; }
 td.text { white-space: normal; max-width: 60ch; overflow-wrap: anywhere; }
 tbody th { font-weight: 600; }
 tbody tr:hover { background: var(--wash); }
@@ -42,7 +42,8 @@ td { background: rgba(31, 111, 235, calc(var(--heat, 0) * .28)); }
 .below { color: var(--bad); }
 svg { max-width: 100%; height: auto; display: block; }
 .charts { display: flex; flex-wrap: wrap; gap: 18px; align-items: flex-start; }
-.charts figure { margin: 0; flex: 1 1 460px; min-width: 0; }
+figure { margin: 0; max-width: 980px; }
+.charts figure { flex: 1 1 460px; min-width: 0; }
 figcaption { color: var(--soft); font-size: 13px; }
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 8px; padding: 12px;
   overflow-x: auto; font-size: 13px; }

@@ -77,8 +77,7 @@ def run(
         if not resume:
             _write_config(config, folder)
         prepared = prepare(config)
-        record = _train_and_test(prepared, folder, bool(resume))
-        record["seconds"]["total"] = time.perf_counter() - started
+        record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
         result.save()
         write_page(result)
@@ -130,10 +129,11 @@ def _write_config(config: MMConfig, folder: Path) -> None:
         yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
 
 
-def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
+def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: float) -> Record:
     """Fit, test once with the best weights of validation, study, and return the record."""
     config, model = prepared.config, prepared.model
     trainer = trainer_class(prepared.spec, config.model_class)(config, model)
+    trainer.started = started
     if resume:
         trainer.resume(folder)
     progress = config["show_progress"]
@@ -145,7 +145,7 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
     record: Record = {**outcome, **after_training(prepared, trainer, folder)}
     if (floor := floor_of(prepared, trainer.ranks)) is not None:
         record["floor"] = floor
-    record["seconds"] |= trainer.seconds
+    record["seconds"] |= {**trainer.seconds, "total": trainer.elapsed()}
     return record
 
 

@@ -19,6 +19,7 @@ from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.session_dataset import SessionDataset, feature_files
 from recbole_mm.encode import available_modalities, ensure_features
+from recbole_mm.errors import ConfigError
 from recbole_mm.model.parts.late_model import with_late_parts
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.spec import ModelSpec
@@ -46,15 +47,13 @@ def prepare(config: MMConfig) -> Prepared:
     """Build data, features, loaders and model from a configuration, and audit the split."""
     compat.quiet_warnings()
     model_class = with_late_parts(config.model_class, config["score_parts"])
-    ensure_dataset(config["dataset"], Path(config["data_path"]))
-    files = feature_files(config)
-    modalities = needed_modalities(config, available_modalities(config, files))
-    ensure_features(config, files, modalities)
+    files, modalities = ready_files(config)
     init_seed(config["seed"], config["reproducibility"])
     dataset = SessionDataset(config, files)
     if modalities:
         dataset.item_features = load_features(config, dataset, files, modalities)
     train, valid, test = data_preparation(config, dataset)
+    _check_cuts(config, dataset)
     passed = audit(dataset)
     # Again, so that the weights depend on the seed alone and not on what ran before.
     init_seed(config["seed"], config["reproducibility"])
@@ -64,6 +63,38 @@ def prepare(config: MMConfig) -> Prepared:
     if getattr(model, "leaky", False):
         logger.warning("audit: LEAKY, the model was given validation or test data on purpose")
     return Prepared(config, config.spec, dataset, train, valid, test, model)
+
+
+def ready_files(config: MMConfig) -> tuple[FeatureFiles, tuple[str, ...]]:
+    """See that data and feature files are there, encoding text on first use.
+
+    Returns
+    -------
+    tuple
+        The feature files, and the modalities that the model reads.
+    """
+    ensure_dataset(config["dataset"], Path(config["data_path"]))
+    files = feature_files(config)
+    modalities = needed_modalities(config, available_modalities(config, files))
+    ensure_features(config, files, modalities)
+    return files, modalities
+
+
+def _check_cuts(config: MMConfig, dataset: SessionDataset) -> None:
+    """Refuse a cut-off beyond the catalogue, which the evaluator cannot rank.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer items than the largest ``topk``.
+    """
+    items, deepest = dataset.item_num - 1, max(config["topk"])
+    if deepest > items:
+        half = max(1, items // 2)
+        raise ConfigError(
+            f"topk asks for the first {deepest} items, but {config['dataset']} has {items}. Lower "
+            f"it, for example --topk=[{half}] --valid_metric=NDCG@{half}"
+        )
 
 
 def needed_modalities(config: MMConfig, available: Sequence[str]) -> tuple[str, ...]:
@@ -103,6 +134,7 @@ def load_dataset(
     overrides: Mapping[str, object] | None = None,
 ) -> SessionDataset:
     """Read and split a data set as a run of ``model`` would, without building the model."""
+    compat.quiet_warnings()
     config = MMConfig(model, dataset, config_files, overrides)
     ensure_dataset(config["dataset"], Path(config["data_path"]))
     built = SessionDataset(config)
