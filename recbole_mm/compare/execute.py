@@ -16,7 +16,11 @@ from recbole_mm.compare.jobs import Job, run_jobs
 from recbole_mm.compare.plan import RowSpec, baseline_of, make_plan, write_plan
 from recbole_mm.compare.report import PAGE, write_report
 from recbole_mm.compare.results import read_rows
+from recbole_mm.config import MMConfig
+from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import MMError
+from recbole_mm.prepare import ensure_dataset
+from recbole_mm.run.prepared import ready_files
 from recbole_mm.yaml_files import parse_value
 
 logger = logging.getLogger(__name__)
@@ -68,6 +72,8 @@ def compare(
     ConfigError
         A row, label, seed or key is wrong (found before anything is run), or the runs did not
         rank the same rows with the same features.
+    DataError
+        There is no such data set (found before anything is run).
     """
     folder = Path(output or Path("saved", "compare", dataset))
     plan = make_plan(
@@ -80,34 +86,39 @@ def compare(
         plugins=plugins,
         overrides=overrides or {},
     )
-    write_plan(folder, plan, baseline_of([row for row, _ in plan], baseline))
-    runs = [job for _, planned in plan for job in planned]
-    _encode_first(plan, dataset, config_files, overrides or {})
-    run_jobs(runs, jobs)
+    against = baseline_of([row for row, _ in plan], baseline)
+    configs = [_config(row, dataset, config_files, overrides or {}) for row, _ in plan]
+    for config in configs:
+        ensure_dataset(config["dataset"], Path(config["data_path"]))
+        inter_file(config["dataset"], Path(config["data_path"]))
+    write_plan(folder, plan, against)
+    _encode_first(plan, configs)
+    run_jobs([job for _, planned in plan for job in planned], jobs)
     return write_report(folder)
 
 
+def _config(
+    row: RowSpec, dataset: str, config_files: Sequence[str | Path], overrides: Mapping[str, object]
+) -> MMConfig:
+    """Return the configuration of a row's runs, but for the seed."""
+    own = {key: parse_value(text, row.label) for key, text in row.keys}
+    return MMConfig(row.model, dataset, config_files, {**overrides, **own})
+
+
 def _encode_first(
-    plan: Sequence[tuple[RowSpec, Sequence[Job]]],
-    dataset: str,
-    config_files: Sequence[str | Path],
-    overrides: Mapping[str, object],
+    plan: Sequence[tuple[RowSpec, Sequence[Job]]], configs: Sequence[MMConfig]
 ) -> None:
-    """Make the data and feature files that rows need, before runs side by side ask for them.
+    """Make the feature files that rows need, before runs side by side ask for them.
 
     What is wrong with a row's features is left for its run to say.
     """
-    from recbole_mm.config import MMConfig
-    from recbole_mm.run.prepared import ready_files
-
-    for spec, jobs in plan:
+    for (row, jobs), config in zip(plan, configs, strict=True):
         if all(job.pending() is None for job in jobs):
             continue
-        own = {key: parse_value(text, spec.label) for key, text in spec.keys}
         try:
-            ready_files(MMConfig(spec.model, dataset, config_files, {**overrides, **own}))
+            ready_files(config)
         except MMError as error:
-            logger.debug("%s: %s", spec.label, error)
+            logger.debug("%s: %s", row.label, error)
 
 
 def compare_command(args: argparse.Namespace, overrides: Mapping[str, object]) -> int:

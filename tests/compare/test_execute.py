@@ -17,6 +17,7 @@ from recbole_mm.compare import write_report
 from recbole_mm.compare.execute import compare_command
 from recbole_mm.compare.plan import as_argument
 from recbole_mm.compare.results import read_rows
+from recbole_mm.errors import DataError
 
 ROOT = Path(recbole_mm.__file__).parents[1]
 SMALL = {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "show_progress": False}
@@ -145,3 +146,10 @@ def test_texts_are_encoded_once_before_runs_side_by_side(tmp_path, caplog):
     assert encoded < caplog.text.index("2 runs, 0 of them")
     for log in (tmp_path / "out" / "logs").iterdir():
         assert "encoding its items once" not in log.read_text(encoding="utf-8")
+
+
+def test_a_data_set_that_is_not_there_is_found_before_any_run(data, tmp_path):
+    args, overrides = arguments(data, tmp_path / "out", dataset="nowhere", models=["SASRec"])
+    with pytest.raises(DataError, match=r"nowhere\.inter: no such file"):
+        compare_command(args, overrides)
+    assert not (tmp_path / "out").exists()
