@@ -12,7 +12,8 @@ import numpy as np
 
 from recbole_mm.compare.results import Row
 from recbole_mm.evaluation.ranking import gains
-from recbole_mm.evaluation.significance import Difference, holm, interval, paired_difference
+from recbole_mm.evaluation.significance import Difference, holm
+from recbole_mm.run.intervals import difference_of, interval_of
 from recbole_mm.run.record import MASKED, TIED, Record, marks
 
 _PROTOCOL = (
@@ -121,7 +122,7 @@ def row_interval(row: Row, metric: str) -> tuple[float, float]:
     """Return the interval of a row's metric, see :func:`significance.interval`."""
     name, _, cut = metric.partition("@")
     values = gains(row.ranks(), name, int(cut)).mean(axis=0)
-    return interval(values, row.records[0]["ranks"]["session"])
+    return interval_of(values, row.records[0]["ranks"]["session"])
 
 
 def paired(rows: Sequence[Row], baseline: str | None) -> dict[str, tuple[Difference, float]]:
@@ -136,9 +137,7 @@ def paired(rows: Sequence[Row], baseline: str | None) -> dict[str, tuple[Differe
         return {}
     sessions = against.records[0]["ranks"]["session"]
     reference = (1.0 / against.ranks()).mean(axis=0)
-    found = [
-        paired_difference((1.0 / row.ranks()).mean(axis=0), reference, sessions) for row in others
-    ]
+    found = [difference_of((1.0 / row.ranks()).mean(axis=0), reference, sessions) for row in others]
     corrected = holm([difference.p for difference in found])
     return {
         row.label: (difference, p)

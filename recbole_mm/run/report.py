@@ -6,7 +6,7 @@ import numpy as np
 
 from recbole_mm.evaluation.parts import CROSS_ENTROPY
 from recbole_mm.evaluation.ranking import from_ranks, gains
-from recbole_mm.evaluation.significance import interval
+from recbole_mm.run.intervals import interval_of
 from recbole_mm.run.record import MASKED, TIED, Record, RunResult, marks, model_name
 
 
@@ -112,4 +112,4 @@ def test_interval(record: Record, name: str) -> tuple[float, float] | None:
     if not from_ranks([metric]):
         return None
     values = gains(np.array(record["ranks"]["rank"]), metric, int(cut))
-    return interval(values, record["ranks"]["session"])
+    return interval_of(values, record["ranks"]["session"])
