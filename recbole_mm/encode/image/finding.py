@@ -11,6 +11,8 @@ from recbole_mm.encode.image.download import Limits, download_pictures
 from recbole_mm.encode.image.files import find_pictures
 from recbole_mm.encode.text.fields import item_file
 
+_SHOWN = 80  # characters of a cell that leads nowhere
+
 
 class Places:
     """Where pictures lie.
@@ -68,11 +70,19 @@ def find(
     if urls and fetch:
         failed = download_pictures(urls, places.fetched, limits)
     paths = {token: places.root / cell for token, cell in cells.items() if token not in urls}
-    there = {token: path for token, path in paths.items() if path.is_file()}
-    failed |= {token: f"no file {cells[token]}" for token in paths if token not in there}
+    there = {token: path for token, path in paths.items() if _is_file(path)}
+    failed |= {token: f"no file {cells[token][:_SHOWN]}" for token in paths if token not in there}
     if places.named.is_dir() or not cells:
         there = {**find_pictures(places.named, tokens), **there}
     return there, failed
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether there is such a file; a text may be no possible name at all."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _is_address(cell: str) -> bool:

@@ -16,6 +16,8 @@ from recbole_mm.prepare.tabular.opening import open_bytes, text_lines
 
 _LOOKED_AT = 1000  # lines; keys that occur later only are found when they are asked for
 _EXACT = 2**53
+# Damaged files come out of polars in many ways; its panics are no Exceptions.
+_BROKEN = (Exception, pl.exceptions.PanicException)
 
 
 def cell_text(value: object, joined: bool = False) -> str:
@@ -120,7 +122,7 @@ def parquet_columns(path: Path) -> list[str]:
     try:
         with open_bytes(path) as stream:
             return list(pl.read_parquet_schema(stream))
-    except Exception as error:  # damaged files come out of polars in many ways
+    except _BROKEN as error:
         raise _no_parquet(path, error) from error
 
 
@@ -137,7 +139,7 @@ def read_parquet(
     try:
         with open_bytes(path) as stream:
             frame = pl.read_parquet(stream.read(), columns=list(columns))
-    except Exception as error:  # damaged files come out of polars in many ways
+    except _BROKEN as error:
         raise _no_parquet(path, error) from error
     cells = [
         [

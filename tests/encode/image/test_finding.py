@@ -90,6 +90,11 @@ def test_a_wrong_column_and_no_pictures_at_all(shop, clip) -> None:
         encode_image(folder, "shop", image_col="photos", encoder=str(clip))
     with pytest.raises(EncodeError, match="no picture of any of the 5 items"):
         encode_image(folder, "shop", image_col="name", encoder=str(clip))
+    item = folder / "shop.item"
+    item.write_text(item.read_text().replace("Tea", "long " * 300), encoding="utf-8")
+    with pytest.raises(EncodeError, match="no file long long") as caught:
+        encode_image(folder, "shop", image_col="name", encoder=str(clip))
+    assert len(str(caught.value)) < 700
     (folder / "dataset.json").unlink()
     with pytest.raises(NoPicturesError, match="--image_col=COLUMN"):
         encode_image(folder, "shop", encoder=str(clip))

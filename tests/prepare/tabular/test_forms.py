@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recbole_mm.data.atomic import read_atomic
 from recbole_mm.data.card import load_dataset_card
@@ -26,6 +29,7 @@ ROWS = [
     {"session_id": 8, "item_id": "Täßchen 👜", "timestamp": 1700000180},
 ]
 COLUMNS = list(ROWS[0])
+SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ""]
 
 
 def csv(separator: str) -> str:
@@ -152,3 +156,41 @@ def test_a_bad_row_of_a_parquet_file_is_named_by_its_number(tmp_path):
     )
     with pytest.raises(DataError, match=r"j\.parquet, row 2: item_id is 'b\"'"):
         prepare_tabular(TableOptions("shop", str(tmp_path / "j.parquet")), tmp_path)
+
+
+PIECES = st.sampled_from(
+    [b"a,b\n", b"1,2\n", b'"', b"\t",
+     b"\r", b"\xff", b"\0", b"{", b'{"a": 1}\n', b"[1]\n", b"null\n",
+     b"PAR1", b"\x1f\x8b\x08", b"PK", b"1e999", b"NaN", b'{"a": NaN}\n', b"\xef\xbb\xbf", b"a\n"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES | st.binary(max_size=8), max_size=12), st.sampled_from(SUFFIXES))
+@settings(max_examples=400)
+def test_whatever_a_file_holds_it_is_read_or_named(pieces, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"table{suffix}")
+        path.write_bytes(b"".join(pieces))
+        try:
+            table = read_table(path, ["a"])
+        except DataError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert len(table.frame) == len(table.lines) > 0
+            assert all(isinstance(cell, str) for cell in table.frame["a"])
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_a_damaged_parquet_file_is_read_or_named(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "table.parquet")
+        pl.DataFrame({"a": [f"x{n}" for n in range(50)], "b": range(50)}).write_parquet(path)
+        raw = bytearray(path.read_bytes())
+        for place in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=8)):
+            raw[place] ^= 0x5A
+        path.write_bytes(raw[: data.draw(st.integers(4, len(raw)))])
+        try:
+            assert len(read_table(path, ["a"]).frame) > 0
+        except DataError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
