@@ -30,11 +30,11 @@ class DatasetCard:
         What one session is, for example ``one invoice``.
     text_fields
         Columns of ``.item`` that make an item's text, in order.
+    report
+        What preparation dropped, with counts.
     image_field, image_folder
         Column of ``.item`` with the path or address of an item's picture, and the folder where
         relative paths begin, itself relative to the data set's.
-    report
-        What preparation dropped, with counts.
     """
 
     name: str
@@ -44,9 +44,9 @@ class DatasetCard:
     synthetic: bool = False
     session: str = ""
     text_fields: tuple[str, ...] = ()
+    report: dict[str, Any] = field(default_factory=dict)
     image_field: str = ""
     image_folder: str = ""
-    report: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> None:
         """Write the card to ``<folder>/dataset.json``."""

@@ -77,6 +77,7 @@ def run(
         if not resume:
             _write_config(config, folder)
         prepared = prepare(config)
+        _check_cuts(prepared)
         record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
         result.save()
@@ -127,6 +128,24 @@ def _write_config(config: MMConfig, folder: Path) -> None:
         stale.unlink()
     with atomic_write(folder / CONFIG) as stream:
         yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
+
+
+def _check_cuts(prepared: Prepared) -> None:
+    """Refuse a cut-off beyond the catalogue, which the evaluator cannot rank.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer items than the largest ``topk``.
+    """
+    config = prepared.config
+    items, deepest = prepared.dataset.item_num - 1, max(config["topk"])
+    if deepest > items:
+        half = max(1, items // 2)
+        raise ConfigError(
+            f"topk asks for the first {deepest} items, but {config['dataset']} has {items}. Lower "
+            f"it, for example --topk=[{half}] --valid_metric=NDCG@{half}"
+        )
 
 
 def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: float) -> Record:

@@ -19,7 +19,6 @@ from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.session_dataset import SessionDataset, feature_files
 from recbole_mm.encode import available_modalities, ensure_features
-from recbole_mm.errors import ConfigError
 from recbole_mm.model.parts.late_model import with_late_parts
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.spec import ModelSpec
@@ -53,7 +52,6 @@ def prepare(config: MMConfig) -> Prepared:
     if modalities:
         dataset.item_features = load_features(config, dataset, files, modalities)
     train, valid, test = data_preparation(config, dataset)
-    _check_cuts(config, dataset)
     passed = audit(dataset)
     # Again, so that the weights depend on the seed alone and not on what ran before.
     init_seed(config["seed"], config["reproducibility"])
@@ -78,23 +76,6 @@ def ready_files(config: MMConfig) -> tuple[FeatureFiles, tuple[str, ...]]:
     modalities = needed_modalities(config, available_modalities(config, files))
     ensure_features(config, files, modalities)
     return files, modalities
-
-
-def _check_cuts(config: MMConfig, dataset: SessionDataset) -> None:
-    """Refuse a cut-off beyond the catalogue, which the evaluator cannot rank.
-
-    Raises
-    ------
-    ConfigError
-        There are fewer items than the largest ``topk``.
-    """
-    items, deepest = dataset.item_num - 1, max(config["topk"])
-    if deepest > items:
-        half = max(1, items // 2)
-        raise ConfigError(
-            f"topk asks for the first {deepest} items, but {config['dataset']} has {items}. Lower "
-            f"it, for example --topk=[{half}] --valid_metric=NDCG@{half}"
-        )
 
 
 def needed_modalities(config: MMConfig, available: Sequence[str]) -> tuple[str, ...]:
