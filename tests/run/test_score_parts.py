@@ -148,7 +148,10 @@ def test_what_does_not_fit_is_said(data: Path, ended: dict[str, RunResult], tmp_
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model=SASRec", "--score_parts=transition"], "one of: 'transitions', 'lexical', 'own_items'"),
+        (
+            ["--model=SASRec", "--score_parts=transition"],
+            "one of: 'transitions', 'lexical', 'own_items'",
+        ),
         (["--model=Counting", "--score_parts=lexical"], "Counting counts already"),
         (["--model=Pop", "--score_parts=lexical"], "Pop does not read the session"),
     ],
