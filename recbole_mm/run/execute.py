@@ -20,6 +20,7 @@ from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
+from recbole_mm.run.members import blended
 from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
@@ -76,7 +77,7 @@ def run(
     with _alone_in(folder), _log_to(folder / LOG, config["state"]):
         if not resume:
             _write_config(config, folder)
-        prepared = prepare(config)
+        prepared = prepare(config, blended) if config["model"] == "Blend" else prepare(config)
         _check_cuts(prepared)
         record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
