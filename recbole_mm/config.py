@@ -84,6 +84,7 @@ class MMConfig(Config):
         overrides: Mapping[str, object] | None = None,
     ) -> None:
         compat.require_versions()
+        compat.restore_numpy_names()
         self._inner: dict[str, list[tuple[str, object]]] = {}
         self._outer: dict[str, list[tuple[str, object]]] = {}
         self._plain: Values = {}
