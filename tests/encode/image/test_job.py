@@ -172,7 +172,13 @@ def test_pictures_by_address(shop, clip) -> None:
     rows = f"a\t{url}/a.png {url}/b.jpg\nb\t\nc\t{url}/gone.png\nd\t{url}/broken.jpg\n"
     (shop / "d.item").write_text("item_id:token\turl:token_seq\n" + rows, encoding="utf-8")
     try:
-        path = encode_image(shop, "d", image_urls="url", encoder=str(clip), limits=Limits(pause=0))
+        path = encode_image(
+            shop,
+            "d",
+            image_urls="url",
+            encoder=str(clip),
+            limits=Limits(pause=0, allow_private=True),
+        )
     finally:
         server.shutdown()
         server.server_close()
