@@ -69,6 +69,11 @@ def load_dataset_card(folder: str | Path) -> DatasetCard:
     known = {entry.name for entry in fields(DatasetCard)}
     if not isinstance(plain, dict) or not {"name"} <= plain.keys() <= known:
         raise DataError(f"{path}: expected an object with name and any of {sorted(known)}.")
+    for key in ("name", "source", "licence", "session"):
+        if not isinstance(plain.get(key, ""), str):
+            raise DataError(f"{path}: {key} is {plain[key]!r}, expected text.")
+    if not isinstance(plain.get("report", {}), dict):
+        raise DataError(f"{path}: report is no table, expected an object.")
     if plain.get("timestamps", "unknown") not in TIMESTAMPS:
         raise DataError(
             f"{path}: timestamps is {plain['timestamps']!r}, expected one of "

@@ -88,8 +88,10 @@ def test_unchanged_pictures_are_not_encoded_again(shop, clip, spied) -> None:
     path = encode(shop, clip)
     before, rows = path.stat().st_ino, dict(zip(*_rows(path), strict=True))
     spied.clear()
+    manifest = manifest_path(path).read_bytes()
     encode(shop, clip)
     assert spied == [] and path.stat().st_ino == before
+    assert manifest_path(path).read_bytes() == manifest
     # A new picture, and a mended one, are.
     Image.fromarray(noise(9)).save(shop / "pictures" / "none.png")
     Image.fromarray(noise(8)).save(shop / "pictures" / "broken.jpg")
