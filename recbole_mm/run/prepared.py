@@ -105,7 +105,7 @@ def _check_topk(config: MMConfig, dataset: SessionDataset) -> None:
     if most > candidates:
         raise ConfigError(
             f"{config.source('topk')}: topk = {config['topk']} is not accepted; expected at most "
-            f"{candidates}, the number of items of {config['dataset']}"
+            f"{candidates}, the number of items; give --topk and --valid_metric"
         )
 
 

@@ -19,12 +19,24 @@ def test_a_list_longer_than_the_items_is_refused_and_costs_nothing(tmp_path: Pat
     run("Pop", "Cellphones", (), {**settings, "topk": [20, 600]})
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("[!.]*")}
     assert "result.json" in before
-    with pytest.raises(ConfigError, match=r"topk = \[20, 601\] .* at most 600, the number of it"):
+    with pytest.raises(ConfigError, match=r"topk = \[20, 601\] .* at most 600, the number of"):
         run("Pop", "Cellphones", (), {**settings, "topk": [20, 601]})
     after = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("[!.]*")}
     assert {n: b for n, b in after.items() if n != "run.log"} == {
         n: b for n, b in before.items() if n != "run.log"
     }
+
+
+def test_what_a_killed_run_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for resume in (None, folder):
+        folder.mkdir(exist_ok=True)
+        for name in ("last.safetensors", "best.safetensors", "config.yaml", "result.json"):
+            (folder / f".{name}.k1ll3d").write_bytes(b"half")
+        names = ("", "") if resume else ("Pop", "Cellphones")
+        settings = {} if resume else {**SMALL, "run_folder": str(folder)}
+        run(*names, (), settings, resume=resume)
+        assert [path.name for path in folder.glob(".*")] == [".lock"]
 
 
 @pytest.mark.parametrize(
