@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
@@ -16,6 +17,9 @@ from recbole_mm.errors import ConfigError
 
 # What JSON and YAML files hold, and what the command line gives.
 Plain: TypeAlias = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+# What `tempfile` makes of a final name.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 # Names of the files in a run folder.
 RESULT, CONFIG, LOG = "result.json", "config.yaml", "run.log"
@@ -76,13 +80,13 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
-def remove_unfinished(folder: str | Path, names: Iterable[str]) -> None:
-    """Remove what processes left that were killed while they wrote these files.
+def remove_unfinished(folder: str | Path, name: str = "*") -> None:
+    """Remove what a process left that was killed in `atomic_write` of a file of this name.
 
-    Only for a folder that no other process writes to.
+    Only for files that no other process writes.
     """
-    for name in names:
-        for temporary in Path(folder).glob(f".{name}.*"):
+    for temporary in Path(folder).glob(f".{name}.*"):
+        if _TEMPORARY.fullmatch(temporary.name):
             temporary.unlink()
 
 

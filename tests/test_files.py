@@ -23,11 +23,18 @@ def test_a_failed_write_leaves_the_old_file_and_names_the_new_one(tmp_path: Path
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".last.safetensors.x1y2", "last.safetensors", ".lock", ".other.json.abc"):
-        (tmp_path / name).touch()
-    remove_unfinished(tmp_path, ["last.safetensors", "best.safetensors"])
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == [".lock", ".other.json.abc", "last.safetensors"]
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "last.safetensors"):
+        (temporary,) = tmp_path.iterdir()
+        (tmp_path / "kept").write_text(temporary.name)
+        raise KeyboardInterrupt
+    name = (tmp_path / "kept").read_text()
+    others = [".lock", ".notes.txt", "last.safetensors", ".best.safetensors.abcd1234"]
+    for one in (name, *others):
+        (tmp_path / one).touch()
+    remove_unfinished(tmp_path, "last.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "kept"}
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*others[:3], "kept"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000 + b"x"])

@@ -17,7 +17,7 @@ from recbole_mm import yaml_files
 from recbole_mm.config import MMConfig
 from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
-from recbole_mm.files import BEST, CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
+from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
 from recbole_mm.run.prepared import Prepared, prepare
@@ -153,7 +153,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the system frees the lock of a killed one."""
     try:
         with FileLock(folder / ".lock", timeout=0):
-            remove_unfinished(folder, (BEST, LAST, CONFIG, RESULT))
+            remove_unfinished(folder)
             yield
     except Timeout as error:
         raise CheckpointError(

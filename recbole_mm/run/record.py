@@ -248,9 +248,15 @@ def marks(record: Record) -> list[str]:
 def _is_record(found: Mapping[str, object]) -> bool:
     """Return whether a table can be made of this; earlier versions wrote fewer keys."""
     hints = get_type_hints(Record)
-    return found.keys() >= _NEEDED and all(
+    shaped = found.keys() >= _NEEDED and all(
         fits(value, hints[key]) for key, value in found.items() if key in hints
     )
+    if not shaped:
+        return False
+    record = cast(Record, found)
+    ranks, slices = record["ranks"], record.get("slices", {})
+    counted = all("n" in group for groups in slices.values() for group in groups.values())
+    return counted and 0 < len(ranks["rank"]) == len(ranks["session"]) and min(ranks["rank"]) >= 1
 
 
 def read_result(run_folder: Path) -> Record | None:

@@ -32,7 +32,7 @@ def test_what_a_killed_run_left_goes_at_the_next_start(tmp_path: Path) -> None:
     for resume in (None, folder):
         folder.mkdir(exist_ok=True)
         for name in ("last.safetensors", "best.safetensors", "config.yaml", "result.json"):
-            (folder / f".{name}.k1ll3d").write_bytes(b"half")
+            (folder / f".{name}.k1ll3d_9").write_bytes(b"half")
         names = ("", "") if resume else ("Pop", "Cellphones")
         settings = {} if resume else {**SMALL, "run_folder": str(folder)}
         run(*names, (), settings, resume=resume)
