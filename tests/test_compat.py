@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_the_package_declares_the_bounds_that_it_checks() -> None:
     for name in compat._NEEDS:
         assert any(row.startswith(f"{name}>=") for row in declared), name
     assert parser["options"]["python_requires"] == ">=3.10,<3.14"
+
+
+def test_the_oldest_versions_that_are_tried_are_those_allowed() -> None:
+    root = Path(__file__).parents[1]
+    parser = configparser.ConfigParser()
+    parser.read(root / "setup.cfg", encoding="utf-8")
+    lines = parser["options"]["install_requires"].split("\n")
+    allowed = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(lines), re.MULTILINE))
+    text = (root / ".ci" / "lowest.txt").read_text(encoding="utf-8")
+    tried = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.MULTILINE))
+    assert tried.keys() == allowed.keys()
+    for name, version in tried.items():
+        exact, least = compat._numbers(version), compat._numbers(allowed[name])
+        assert exact[: len(least)] == least, name
 
 
 def test_a_run_stops_before_it_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

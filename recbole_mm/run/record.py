@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -213,8 +212,15 @@ def _versions() -> dict[str, str]:
 
 def peak_memory_mb() -> float:
     """Return the process's largest resident memory so far, in MiB (GPU memory added)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    host = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    if sys.platform == "win32":
+        import psutil
+
+        host = psutil.Process().memory_info().peak_wset / 2**20
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        host = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
     device = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     return host + device
 
