@@ -88,7 +88,6 @@ class CheckpointMixin:
         """
         self.run_folder = Path(run_folder)
         self.saved_model_file = str(self.run_folder / BEST)
-        _remove_unfinished(self.run_folder)
         path, state = _newest(self.run_folder)
         self._apply(path, state, None)
         self._load_stateful(state["stateful"])
@@ -227,13 +226,6 @@ class CheckpointMixin:
     def _last_good(self) -> str:
         last = self.run_folder / LAST
         return f"The last good checkpoint is {last}." if last.exists() else "No checkpoint yet."
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote a checkpoint."""
-    for name in (BEST, LAST):
-        for temporary in folder.glob(f".{name}.*"):
-            temporary.unlink()
 
 
 def _newest(folder: Path) -> tuple[Path, State]:
