@@ -31,6 +31,7 @@ from recbole_mm.data.atomic import header, read_atomic, require_columns
 from recbole_mm.data.candidates import items_with_features
 from recbole_mm.data.card import DatasetCard, load_dataset_card
 from recbole_mm.data.feature_files import FeatureFiles
+from recbole_mm.data.fits import Fits
 from recbole_mm.data.given import read_parts, split_path
 from recbole_mm.data.item_columns import ItemColumns
 from recbole_mm.data.sessions import (
@@ -55,7 +56,7 @@ logger = logging.getLogger(__name__)
 _MILLISECONDS = 1e11
 
 
-class SessionDataset(SequentialDataset):
+class SessionDataset(Fits, SequentialDataset):
     """Sessions, split as the protocol says.
 
     Attributes
@@ -80,12 +81,14 @@ class SessionDataset(SequentialDataset):
     item_feat: pd.DataFrame | None
     train_sessions: Sessions
     train_counts: np.ndarray
+    asked_columns: set[str]
 
     def __init__(self, config: Config, files: FeatureFiles | None = None) -> None:
         self._files = files or feature_files(config)
         self.card: DatasetCard = load_dataset_card(config["data_path"])
         self.item_features: ItemFeatures | None = None
         self.counts: dict[str, int] = {}
+        self.fits, self.asked_columns = {}, set()
         self._only_features: set[str] = set()
         self._rows: dict[str, Rows] = {}
         super().__init__(config)
@@ -309,7 +312,8 @@ class SessionDataset(SequentialDataset):
         """The columns of the ``.item`` file by internal item id."""
         path = Path(self.dataset_path, f"{self.dataset_name}.item")
         tokens = self.field2id_token[self.iid_field]
-        return ItemColumns(path, self.iid_field, tokens, self.config["seq_separator"])
+        separator = self.config["seq_separator"]
+        return ItemColumns(path, self.iid_field, tokens, separator, self.asked_columns)
 
     def tokens(self, ids: np.ndarray) -> list[str]:
         """Return the item tokens of internal ids."""

@@ -126,7 +126,7 @@ class CheckpointMixin:
         if differences:
             raise _mismatch(path, differences)
         self.model.load_state_dict(weights)
-        self.model.load_other_parameter(_to_device(state["other"], self.device))
+        self.model.load_other_parameter(to_device(state["other"], self.device))
 
     def _identify(self, data: AbstractDataLoader | None) -> Identity:
         """Return what a checkpoint must have in common with this model and these items."""
@@ -177,7 +177,7 @@ class CheckpointMixin:
             "identity": self._identity,
             "epoch": epoch,
             "model": self.model.state_dict(),
-            "other": _other_parameters(self.model),
+            "other": other_parameters(self.model),
             "stateful": {
                 name: {"class": type(thing).__name__, "state": thing.state_dict()}
                 for name, thing in self.stateful().items()
@@ -263,7 +263,7 @@ def _mismatch(path: str | Path, differences: list[str]) -> CheckpointError:
     )
 
 
-def _other_parameters(model: AbstractRecommender) -> State:
+def other_parameters(model: AbstractRecommender) -> State:
     """Return what the model declares besides its weights, as Pop does with its counts.
 
     Modules are left out: SASRecF and its like declare a layer whose weights are in the state
@@ -276,12 +276,12 @@ def _other_parameters(model: AbstractRecommender) -> State:
     return {name: value for name, value in declared.items() if not isinstance(value, nn.Module)}
 
 
-def _to_device(value: object, device: torch.device) -> object:
+def to_device(value: object, device: torch.device) -> object:
     """Move the tensors of a nested state to a device."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
-        return {key: _to_device(item, device) for key, item in value.items()}
+        return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_to_device(item, device) for item in value)
+        return type(value)(to_device(item, device) for item in value)
     return value
