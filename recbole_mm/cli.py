@@ -119,7 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"recbole_mm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for add in (_run, _compare, _encode, _prepare, _audit, _export, _doctor):
+    for add in (
+        _run, _compare, _encode, _prepare, _audit, _export, _pack, _recommend, _doctor
+    ):  # fmt: skip
         add(commands)
     return parser
 
@@ -327,6 +329,48 @@ def _on_export(args: argparse.Namespace, overrides: Overrides) -> int:
     return 0
 
 
+def _pack(commands: Commands) -> None:
+    """Add ``pack``; its options stand beside its steps."""
+    from recbole_mm.serve.options import add_pack_options
+
+    help_ = "Put a trained model into a folder of its own, to be used without its data."
+    parser = _command(commands, "pack", help_, _on_pack)
+    parser.epilog = None
+    add_pack_options(parser)
+
+
+def _on_pack(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Delegate to :mod:`recbole_mm.serve.cli`."""
+    _no_keys("pack", overrides)
+    from recbole_mm.serve.cli import pack_command
+
+    return pack_command(args)
+
+
+def _recommend(commands: Commands) -> None:
+    """Add ``recommend``; its options stand beside its steps."""
+    from recbole_mm.serve.options import add_recommend_options
+
+    help_ = "Recommend items to sessions, by a run or a pack."
+    parser = _command(commands, "recommend", help_, _on_recommend)
+    parser.epilog = None
+    add_recommend_options(parser)
+
+
+def _on_recommend(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Delegate to :mod:`recbole_mm.serve.cli`."""
+    _no_keys("recommend", overrides)
+    from recbole_mm.serve.cli import recommend_command
+
+    return recommend_command(args)
+
+
+def _no_keys(command: str, overrides: Overrides) -> None:
+    """Refuse keys of a configuration where a command takes none."""
+    if overrides:
+        raise ConfigError(f"{command} takes no option --{next(iter(overrides))}")
+
+
 def _doctor(commands: Commands) -> None:
     """Add ``doctor``."""
     _command(commands, "doctor", "Say what is installed, found and missing.", _on_doctor)
@@ -336,6 +380,5 @@ def _on_doctor(args: argparse.Namespace, overrides: Overrides) -> int:
     """Delegate to :mod:`recbole_mm.doctor`."""
     from recbole_mm.doctor import doctor
 
-    if overrides:
-        raise ConfigError(f"doctor takes no option --{next(iter(overrides))}")
+    _no_keys("doctor", overrides)
     return doctor()

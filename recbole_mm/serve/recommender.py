@@ -186,6 +186,10 @@ class Recommender:
         filters = Filters(exclude_seen, frozenset(map(str, leave_out)), kept)
         return list(self.stream(sessions, k, filters, parts))
 
+    def part_names(self) -> list[str]:
+        """Return the names of the parts of the score; none where the model has no parts."""
+        return self.scorer.part_names()
+
     def stream(
         self, sessions: Iterable[Session], k: int, filters: Filters, parts: bool = False
     ) -> Iterator[Recommendation]:

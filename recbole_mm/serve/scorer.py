@@ -79,6 +79,13 @@ class Scorer:
         return found
 
     @torch.no_grad()
+    def part_names(self) -> list[str]:
+        """Return the names of the parts of the score; none where the model has no parts."""
+        if not isinstance(self.model, HasScoreParts):
+            return []
+        return list(self.model.score_parts(self.rows([[1]])))
+
+    @torch.no_grad()
     def parts(self, rows: Interaction, scores: Tensor) -> dict[str, Tensor]:
         """Return what each part adds to the scores above the mean item, ``(B, N)`` by name.
 
