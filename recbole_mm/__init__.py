@@ -14,9 +14,17 @@ if TYPE_CHECKING:
     from recbole_mm.errors import MMError
     from recbole_mm.model.base import MMSequentialRecommender
     from recbole_mm.registry import available_models, register_model
+    from recbole_mm.serve.recommender import Recommender
 
 __version__ = "0.3.0.dev0"
-__all__ = ["MMConfig", "MMError", "MMSequentialRecommender", "available_models", "register_model"]
+__all__ = [
+    "MMConfig",
+    "MMError",
+    "MMSequentialRecommender",
+    "Recommender",
+    "available_models",
+    "register_model",
+]
 
 # Imported on first use: importing the package must not import torch. The function `run` is not
 # here, because the module recbole_mm.run has that name.
@@ -24,6 +32,7 @@ _HOMES = {
     "MMConfig": "config",
     "MMError": "errors",
     "MMSequentialRecommender": "model.base",
+    "Recommender": "serve.recommender",
     "available_models": "registry",
     "register_model": "registry",
 }

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from recbole_mm.config import MMConfig
 
-# Scores held at once: 64 MB.
-_CELLS = 16_000_000
+# Scores held at once: 16 MB, which stays near the processor; four times as much is slower.
+_CELLS = 4_000_000
 
 
 class Scorer:
@@ -45,7 +45,7 @@ class Scorer:
 
     @property
     def batch_size(self) -> int:
-        """Sessions to be scored at once, so that their scores stay below 64 MB; one at least."""
+        """Sessions to be scored at once, so that their scores stay below 16 MB; one at least."""
         return max(1, min(1024, _CELLS // self.n_items))
 
     @property
