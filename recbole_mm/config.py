@@ -207,6 +207,9 @@ class MMConfig(Config):
                 raise key_table.unknown_key(
                     key, self.source(key), self._known, self.model, str(merged["preset"])
                 )
+        parts = merged["score_parts"]
+        # As names of models are given to compare: --score_parts="transitions own_items".
+        merged["score_parts"] = parts.split() if isinstance(parts, str) else parts
         plain = {k: self._known[k].check(v, self.source(k)) for k, v in merged.items()}
         plain["metrics"], plain["topk"] = _listed(plain["metrics"]), _listed(plain["topk"])
         self._plain = copy.deepcopy(plain)

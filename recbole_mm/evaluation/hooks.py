@@ -76,6 +76,17 @@ class HasTuning(Protocol):
 
 
 @runtime_checkable
+class HasLateFit(Protocol):
+    """A model that fits something on the validation rows once it is trained."""
+
+    def fit_late(self, valid_data: FullSortEvalDataLoader) -> None:
+        """Fit; called once, after training, with the best weights, in evaluation mode.
+
+        What is fitted must be in RecBole's ``other_parameter``; it is kept with the best weights.
+        """
+
+
+@runtime_checkable
 class HasLossNames(Protocol):
     """A model that names the parts of its loss."""
 

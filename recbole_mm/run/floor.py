@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 FLOOR = "Counting"
 # Keys of a run that are the model's own choice, not the protocol's.
-_OWN = ("model", "dataset", "preset", "train_neg_sample_args", "case_sessions")
+_OWN = ("model", "dataset", "preset", "train_neg_sample_args", "case_sessions", "score_parts")
 
 
 class Difference(TypedDict):

@@ -19,6 +19,7 @@ from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.session_dataset import SessionDataset, feature_files
 from recbole_mm.encode import available_modalities, ensure_features
+from recbole_mm.model.parts.late_model import with_late_parts
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.spec import ModelSpec
 
@@ -44,6 +45,7 @@ class Prepared:
 def prepare(config: MMConfig) -> Prepared:
     """Build data, features, loaders and model from a configuration, and audit the split."""
     compat.quiet_warnings()
+    model_class = with_late_parts(config.model_class, config["score_parts"])
     ensure_dataset(config["dataset"], Path(config["data_path"]))
     files = feature_files(config)
     modalities = needed_modalities(config, available_modalities(config, files))
@@ -56,7 +58,7 @@ def prepare(config: MMConfig) -> Prepared:
     passed = audit(dataset)
     # Again, so that the weights depend on the seed alone and not on what ran before.
     init_seed(config["seed"], config["reproducibility"])
-    model = config.model_class(config, train.dataset).to(config["device"])
+    model = model_class(config, train.dataset).to(config["device"])
     for sentence in passed:
         logger.info("audit: %s", sentence)
     if getattr(model, "leaky", False):

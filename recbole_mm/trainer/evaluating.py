@@ -16,7 +16,7 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType
 
 from recbole_mm.errors import TrainingError
-from recbole_mm.evaluation.hooks import HasTuning
+from recbole_mm.evaluation.hooks import HasLateFit, HasTuning
 from recbole_mm.evaluation.masking import mask_history
 from recbole_mm.evaluation.parts import part_metrics
 from recbole_mm.evaluation.ranking import RankCollector, from_ranks
@@ -43,7 +43,9 @@ class EvaluationMixin(Trainer):
     tied: int
     seconds: dict[str, float]
     history: list[EpochRecord]
-    load_model: Callable[[str | Path, AbstractDataLoader | None], None]  # of CheckpointMixin
+    # Of CheckpointMixin:
+    load_model: Callable[[str | Path, AbstractDataLoader | None], None]
+    amend_best: Callable[[], None]
     _ranks: RankCollector
 
     def evaluate(
@@ -130,6 +132,26 @@ class EvaluationMixin(Trainer):
         self.model.train(False)
         with _undisturbed(valid_data), torch.no_grad():
             model.tune(valid_data)
+        self.seconds["eval"] += time.perf_counter() - start
+
+    def _fit_late(self, valid_data: FullSortEvalDataLoader | None, saved: bool) -> None:
+        """Let a trained model fit what is added to its score, and keep that with the best weights.
+
+        The validation metrics are from then on those of the whole score.
+        """
+        model = self.model
+        if not valid_data or not isinstance(model, HasLateFit):
+            return
+        start = time.perf_counter()
+        if saved:
+            self.load_model(self.saved_model_file, valid_data)
+        self.model.train(False)
+        model.fit_late(valid_data)
+        if saved:
+            self.amend_best()
+        found = self.evaluate(valid_data, load_best_model=False) or {}
+        self.best_valid_result = found
+        self.best_valid_score = found[self.valid_metric.lower()]
         self.seconds["eval"] += time.perf_counter() - start
 
     def _add_parts(self, valid_data: FullSortEvalDataLoader, record: EpochRecord) -> None:

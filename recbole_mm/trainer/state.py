@@ -169,6 +169,12 @@ class CheckpointMixin:
         for name in (BEST, LAST) if best else (LAST,):
             checkpoint.write_checkpoint(self.run_folder / name, data)
 
+    def amend_best(self) -> None:
+        """Write what the model holds besides its weights into ``best.safetensors``."""
+        path = self.run_folder / BEST
+        state = checkpoint.load_checkpoint(path)
+        checkpoint.save_checkpoint(path, {**state, "other": _other_parameters(self.model)})
+
     def _state(self, epoch: int) -> State:
         """Return everything that the rest of the training depends on."""
         generator = getattr(self._loader, "generator", None)

@@ -251,6 +251,10 @@ class MMSBR(MMSequentialRecommender):
         ``"interest"`` is ``s . E``; ``"price"`` what price adds to it, ``"repeat"`` what being in
         the session adds. Padding has ``-inf`` in the first and 0 in the others.
         """
+        return self._scores_apart(interaction)
+
+    def _scores_apart(self, interaction: Interaction) -> dict[str, Tensor]:
+        """See `score_parts`, which may be extended by what is added to the whole score."""
         with self.full_precision():
             parts = self._parts(*self.inputs(interaction), self.current_tables())
         for name, part in parts.items():
@@ -259,7 +263,7 @@ class MMSBR(MMSequentialRecommender):
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Return the scores of all items ``(B, n_items)``; padding has ``-inf``."""
-        return torch.stack(list(self.score_parts(interaction).values())).sum(dim=0)
+        return torch.stack(list(self._scores_apart(interaction).values())).sum(dim=0)
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Return the score of each row's ``item_id``, ``(B,)``."""
