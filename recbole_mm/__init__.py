@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from recbole_mm.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from recbole_mm.config import MMConfig
     from recbole_mm.errors import MMError
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from recbole_mm.registry import available_models, register_model
     from recbole_mm.serve.recommender import Recommender
 
-__version__ = "0.3.0.dev0"
 __all__ = [
     "MMConfig",
     "MMError",

@@ -15,9 +15,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbole_mm import __version__, options, registry, yaml_files
+from recbole_mm import options, registry, yaml_files
 from recbole_mm.errors import ConfigError, MMError, TrainingError
 from recbole_mm.files import Plain
+from recbole_mm.version import __version__
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

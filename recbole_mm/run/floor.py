@@ -14,7 +14,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from recbole_mm import __version__, key_table
+from recbole_mm import key_table
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import MMError
 from recbole_mm.evaluation.ranking import from_ranks, gains, metrics_from_ranks
@@ -24,6 +24,7 @@ from recbole_mm.files import sha256_file
 from recbole_mm.graph.derived import Arrays, derived, fingerprint
 from recbole_mm.run.prepared import Prepared
 from recbole_mm.trainer.base import trainer_class
+from recbole_mm.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recbole_mm import __version__
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import CheckpointError
 from recbole_mm.files import atomic_write, sha256_file
+from recbole_mm.model.parts.late_model import with_late_parts
 from recbole_mm.serve.card import CARD, card_page, model_card
 from recbole_mm.serve.catalogue import Catalogue
 from recbole_mm.serve.packed import PackedDataset, dataset_state
 from recbole_mm.serve.restored import Restored
 from recbole_mm.trainer.checkpoint import load_checkpoint, save_checkpoint, state_differences
 from recbole_mm.trainer.state import other_parameters, to_device
+from recbole_mm.version import __version__
 
 if TYPE_CHECKING:
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -154,7 +155,8 @@ def read_pack(folder: str | Path, device: str = "cpu") -> Restored:
     config = MMConfig(None, None, (), overrides)
     state = load_checkpoint(folder / MODEL)
     dataset = PackedDataset(config, state["dataset"], folder)
-    model = config.model_class(config, dataset).to(config["device"])
+    model_class = with_late_parts(config.model_class, config["score_parts"])
+    model = model_class(config, dataset).to(config["device"])
     _load(model, state, folder)
     names = json.loads((folder / ITEMS).read_text(encoding="utf-8"))
     items = Catalogue(names["ids"], names["titles"], dataset.train_counts)

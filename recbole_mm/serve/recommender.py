@@ -240,7 +240,7 @@ class Recommender:
         """Return scores, internal ids and parts of the best items of each session."""
         rows = self.scorer.rows(sessions)
         scores = self.scorer.scores(rows)
-        parts = self.scorer.parts(rows, scores) if with_parts else {}
+        parts = self.scorer.parts(rows) if with_parts else {}
         if filters.exclude_seen:
             _strike_out(scores, sessions)
         values, items = _best(scores, k, rest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Scores held at once: 16 MB, which stays near the processor; four times as much is slower.
 _CELLS = 4_000_000
+# What rounding leaves of a difference; sessions of one item that are looked at for weights.
+_ROUNDING, _LOOKED_AT = 1e-4, 64
 
 
 class Scorer:
@@ -41,7 +43,7 @@ class Scorer:
         self._session, self._target = config["USER_ID_FIELD"], item
         self._history = item + config["LIST_SUFFIX"]
         self._lengths = config["ITEM_LIST_LENGTH_FIELD"]
-        self._weights: Tensor | None = None
+        self._weights: dict[str, float] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -81,37 +83,33 @@ class Scorer:
     @torch.no_grad()
     def part_names(self) -> list[str]:
         """Return the names of the parts of the score; none where the model has no parts."""
-        if not isinstance(self.model, HasScoreParts):
-            return []
-        return list(self.model.score_parts(self.rows([[1]])))
+        return list(self._part_weights())
 
-    @torch.no_grad()
-    def parts(self, rows: Interaction, scores: Tensor) -> dict[str, Tensor]:
-        """Return what each part adds to the scores above the mean item, ``(B, N)`` by name.
+    def _part_weights(self) -> dict[str, float]:
+        """Return the weight of each part that makes the score, found once."""
+        if self._weights is None:
+            rows = self.rows([[item] for item in range(1, min(self.n_items, _LOOKED_AT))])
+            parts, scores = self._moved_parts(rows), _above_mean(self.scores(rows))
+            self._weights = _weights(parts, scores, rows[self._history])
+        return self._weights
 
-        A model's parts need not be on the scale of its score (the weight of a fusion stands apart),
-        so each is weighted as the first batch says by least squares; where the score is the
-        weighted sum, contributions add up to the score minus its mean over the items.
-
-        Parameters
-        ----------
-        rows
-            What was scored.
-        scores
-            Its scores ``(B, N)`` as `scores` gave them.
-        """
+    def _moved_parts(self, rows: Interaction) -> dict[str, Tensor]:
+        """Return each part of the score minus its mean, ``(B, N)`` by name."""
         if not isinstance(self.model, HasScoreParts):
             return {}
         found = self.model.score_parts(rows)
-        moved = {name: _above_mean(part.view(len(rows), -1)) for name, part in found.items()}
-        if not moved:
-            return {}
-        if self._weights is None:
-            self._weights = _weights(list(moved.values()), _above_mean(scores))
-        return {
-            name: part * weight
-            for (name, part), weight in zip(moved.items(), self._weights, strict=True)
-        }
+        return {name: _above_mean(part.view(len(rows), -1)) for name, part in found.items()}
+
+    @torch.no_grad()
+    def parts(self, rows: Interaction) -> dict[str, Tensor]:
+        """Return what each part adds to the scores above the mean item, ``(B, N)`` by name.
+
+        Where the first parts add up to the score, as those of ``score_parts`` do, they are it, and
+        parts of these parts are left out. Else a weight stands apart (that of a fusion): each part
+        is weighted by least squares on sessions of one item.
+        """
+        weights, moved = self._part_weights(), self._moved_parts(rows)
+        return {name: weight * moved[name] for name, weight in weights.items() if name in moved}
 
 
 def _above_mean(scores: Tensor) -> Tensor:
@@ -121,9 +119,29 @@ def _above_mean(scores: Tensor) -> Tensor:
     return moved
 
 
-def _weights(parts: Sequence[Tensor], whole: Tensor) -> Tensor:
-    """Return the weight of each part in the whole, by least squares."""
-    columns = torch.stack([part.flatten() for part in parts], dim=1).double()
-    squares = columns.T @ columns
+def _weights(parts: Mapping[str, Tensor], whole: Tensor, history: Tensor) -> dict[str, float]:
+    """Return the weights of the parts that make the whole, ``(B, N)`` each.
+
+    Items of the ``history`` ``(B, L)`` may be put last by the model; without them is tried second.
+    """
+    others = torch.ones_like(whole, dtype=torch.bool).scatter(1, history, False)
+    for where in (torch.ones_like(others), others):
+        total = torch.zeros_like(whole)
+        for number, part in enumerate(parts.values(), start=1):
+            total = total + part
+            if _agree(total, whole, where):
+                return dict.fromkeys(list(parts)[:number], 1.0)
+    if not parts:
+        return {}
+    columns = torch.stack([part.flatten() for part in parts.values()], dim=1).double()
     # A part that is the same for all items weighs nothing.
-    return torch.linalg.lstsq(squares, columns.T @ whole.flatten().double()).solution.float()
+    solved = torch.linalg.lstsq(columns.T @ columns, columns.T @ whole.flatten().double())
+    return dict(zip(parts, solved.solution.tolist(), strict=True))
+
+
+def _agree(total: Tensor, whole: Tensor, where: Tensor) -> bool:
+    """Return whether two tables agree up to a constant per row."""
+    apart = whole - total
+    # The median: items that were put last move the mean.
+    apart = (apart - apart[:, 1:].median(dim=1, keepdim=True).values).abs() * where
+    return bool((apart[:, 1:] <= _ROUNDING * whole.abs().max()).all())

@@ -173,7 +173,7 @@ class CheckpointMixin:
         """Write what the model holds besides its weights into ``best.safetensors``."""
         path = self.run_folder / BEST
         state = checkpoint.load_checkpoint(path)
-        checkpoint.save_checkpoint(path, {**state, "other": _other_parameters(self.model)})
+        checkpoint.save_checkpoint(path, {**state, "other": other_parameters(self.model)})
 
     def _state(self, epoch: int) -> State:
         """Return everything that the rest of the training depends on."""

@@ -22,9 +22,11 @@ MODELS = ["SRIM", "AlterRec", "MMSBR", "MDSRec", "Counting", "ContentKNN", "Sess
 MODELS += ["SASRec", "SASRecF", "FPMC"]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "SASRec with parts"])
 def test_a_pack_scores_as_its_run_bit_by_bit(model, trained, packed) -> None:
-    run, pack = (Recommender.load(folder(model)) for folder in (trained, packed))
+    model, _, more = model.partition(" ")
+    keys = {"score_parts": ["transitions", "own_items"]} if more else {}
+    run, pack = (Recommender.load(folder(model, **keys)) for folder in (trained, packed))
     sessions = [[1 + (5 * k + j) % 60 for j in range(1 + k % 7)] for k in range(40)]
     left = run.scorer.scores(run.scorer.rows(sessions))
     right = pack.scorer.scores(pack.scorer.rows(sessions))

@@ -95,6 +95,15 @@ def test_parts_add_up_to_the_score_above_the_mean(model, packed) -> None:
     assert recommender.recommend(sessions, 3)[0].parts == {}
 
 
+def test_late_parts_add_up_without_being_weighted_again(packed) -> None:
+    keys = {"score_parts": ["transitions", "own_items"]}
+    recommender = Recommender.load(packed("AlterRec", **keys))
+    assert recommender.part_names() == ["network", "transitions"]
+    weights = recommender.restored.model.late
+    assert set(recommender.scorer._weights.values()) == {1.0}
+    assert weights["networks"] == {"network": 1.0} and weights["parts"]["transitions"] > 0
+
+
 def test_batches_do_not_change_what_is_recommended(recommender, monkeypatch) -> None:
     sessions = [[token] for token in recommender.items.tokens[1:40]] + [[], ["new"]]
     whole = recommender.recommend(sessions, 5)
