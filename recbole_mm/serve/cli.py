@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from recbole_mm import compat
 from recbole_mm.serve.reading import Asked, Columns, read_ids, read_sessions
-from recbole_mm.serve.recommender import Filters, Recommender
-from recbole_mm.serve.writing import check_output, writer
+from recbole_mm.serve.recommender import Recommender
+from recbole_mm.serve.wishes import Wish
+from recbole_mm.serve.writing import Writer, check_output, writer
 
 
 def pack_command(args: argparse.Namespace) -> int:
@@ -39,10 +40,13 @@ def recommend_command(args: argparse.Namespace) -> int:
     recommender = Recommender.load(args.run, args.device)
     asked = read_sessions(args.sessions, _columns(given, recommender))
     exclude_seen = args.exclude_seen or recommender.config["history"] == "mask"
-    kept = None if keep_to is None else frozenset(keep_to)
-    filters = Filters(exclude_seen, frozenset(leave_out or ()), kept)
+    names = recommender.part_names() if args.parts else []
+    wish = Wish.of(
+        recommender.items, args.topk, exclude_seen, leave_out or (), keep_to, bool(names)
+    )
     start = time.perf_counter()
-    counts = _recommend(recommender, asked, args, filters)
+    with writer(args.output, names) as out:
+        counts = _recommend(recommender, asked, wish, out)
     print(_summary(counts, time.perf_counter() - start), file=sys.stderr)
     return 0
 
@@ -57,19 +61,16 @@ def _columns(given: Columns, recommender: Recommender) -> Columns:
     )
 
 
-def _recommend(
-    recommender: Recommender, asked: Asked, args: argparse.Namespace, filters: Filters
-) -> Counter[str]:
+def _recommend(recommender: Recommender, asked: Asked, wish: Wish, out: Writer) -> Counter[str]:
     """Write the recommendations batch by batch, and count what became of the sessions."""
-    names = recommender.part_names() if args.parts else []
     size = recommender.scorer.batch_size
     counts: Counter[str] = Counter(sessions=0, recommended=0, skipped=0)
     bar = tqdm(total=len(asked), unit="session", disable=not sys.stderr.isatty())
-    with bar, writer(args.output, names) as out:
+    with bar:
         for start in range(0, len(asked), size):
             part = slice(start, start + size)
             sessions = asked.sessions[part]
-            found = list(recommender.stream(sessions, args.topk, filters, bool(names)))
+            found = list(recommender.stream(sessions, wish))
             out.add(asked.names[part], found)
             bar.update(len(found))
             counts["sessions"] += len(found)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from recbole_mm import options
 
@@ -33,6 +34,23 @@ def add_pack_options(parser: ArgumentParser) -> None:
     _plugins(parser)
 
 
+def add_serve_options(parser: ArgumentParser) -> None:
+    """Add the options of ``serve``."""
+    _option(parser, "pack", "folder of a pack", required=True, metavar="FOLDER")
+    _option(parser, "host", "address to listen on (default 127.0.0.1)", default="127.0.0.1")
+    _option(parser, "port", "port (default 8000; 0 takes a free one)", type=int, default=8000)
+    _option(
+        parser, "rate", "requests per second and client (default 1000; 0: any)",
+        type=options.not_negative, default=1000.0,
+    )  # fmt: skip
+    _option(
+        parser, "most_waiting", "sessions that may wait (default 4096)",
+        type=options.whole_above_0, default=4096,
+    )  # fmt: skip
+    _option(parser, "device", "cpu or cuda", choices=("cpu", "cuda"), default="cpu")
+    _plugins(parser)
+
+
 def add_recommend_options(parser: ArgumentParser) -> None:
     """Add the options of ``recommend``."""
     _option(parser, "run", "run folder or pack", required=True, metavar="FOLDER")
@@ -51,3 +69,30 @@ def add_recommend_options(parser: ArgumentParser) -> None:
     _option(parser, "time_col", "column that orders a session (default: as in training, or none)")
     _option(parser, "device", "cpu or cuda", choices=("cpu", "cuda"), default="cpu")
     _plugins(parser)
+
+
+class Command(NamedTuple):
+    """A command: what it does, its options, and ``package.module:function`` of its steps."""
+
+    help: str
+    add_options: Callable[[ArgumentParser], None]
+    handler: str
+
+
+COMMANDS = {
+    "pack": Command(
+        "Put a trained model into a folder of its own, to be used without its data.",
+        add_pack_options,
+        "recbole_mm.serve.cli:pack_command",
+    ),
+    "recommend": Command(
+        "Recommend items to sessions, by a run or a pack.",
+        add_recommend_options,
+        "recbole_mm.serve.cli:recommend_command",
+    ),
+    "serve": Command(
+        "Recommend over HTTP, by a pack.",
+        add_serve_options,
+        "recbole_mm.serve.web.command:serve_command",
+    ),
+}

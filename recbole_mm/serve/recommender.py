@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from recbole_mm.errors import DataError
 from recbole_mm.serve.best import best_items
-from recbole_mm.serve.catalogue import Catalogue
 from recbole_mm.serve.load import load
 from recbole_mm.serve.pack import write_pack
 from recbole_mm.serve.restored import Restored
+from recbole_mm.serve.wishes import Wish
 
 Session = Sequence[object]
+# Scores, internal ids, and parts by name of what one session is recommended.
+Scored = tuple[list[float], list[int], dict[str, list[float]]]
 # Why a session got what it got.
 POPULAR_EMPTY, POPULAR_UNKNOWN = "popular: empty session", "popular: no known item"
 
@@ -47,44 +49,6 @@ class Recommendation:
     note: str = ""
     skipped: int = 0
     parts: dict[str, list[float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which items may be recommended.
-
-    Attributes
-    ----------
-    exclude_seen
-        Leave out the items of the session.
-    leave_out, keep_to
-        Item ids never recommended, and the only ones that are; ids that are not known are no error.
-    """
-
-    exclude_seen: bool = False
-    leave_out: frozenset[str] = frozenset()
-    keep_to: frozenset[str] | None = None
-
-    def rest(self, items: Catalogue) -> Tensor | None:
-        """Return internal ids of the candidates, None for all.
-
-        Raises
-        ------
-        DataError
-            No item is left.
-        """
-        if not self.leave_out and self.keep_to is None:
-            return None
-        wanted = set(range(1, len(items)))
-        if self.keep_to is not None:
-            wanted &= set(items.ids(self.keep_to))
-        wanted -= set(items.ids(self.leave_out))
-        if not wanted:
-            raise DataError(
-                "the filters leave no item to recommend: none of keep_to is known, or leave_out "
-                "names them all. Give ids of the data that the model was trained on."
-            )
-        return torch.tensor(sorted(wanted))
 
 
 class Recommender:
@@ -180,93 +144,82 @@ class Recommender:
         DataError
             ``k`` is below 1, or the filters leave no item.
         """
-        if exclude_seen is None:
-            exclude_seen = bool(self.config["history"] == "mask")
-        kept = None if keep_to is None else frozenset(map(str, keep_to))
-        filters = Filters(exclude_seen, frozenset(map(str, leave_out)), kept)
-        return list(self.stream(sessions, k, filters, parts))
+        masked = self.config["history"] == "mask"
+        seen = masked if exclude_seen is None else exclude_seen
+        wish = Wish.of(self.items, k, seen, leave_out, keep_to, parts)
+        return list(self.stream(sessions, wish))
 
     def part_names(self) -> list[str]:
         """Return the names of the parts of the score; none where the model has no parts."""
         return self.scorer.part_names()
 
-    def stream(
-        self, sessions: Iterable[Session], k: int, filters: Filters, parts: bool = False
-    ) -> Iterator[Recommendation]:
+    def stream(self, sessions: Iterable[Session], wish: Wish) -> Iterator[Recommendation]:
         """Yield what `recommend` returns, batch by batch, so that any number of sessions fits."""
-        if k < 1:
-            raise DataError(f"k is {k}, expected 1 or more items to recommend.")
-        rest = filters.rest(self.items)
         waiting: list[Session] = []
         for session in sessions:
             waiting.append(session)
             if len(waiting) == self.scorer.batch_size:
-                yield from self._batch(waiting, k, filters, rest, parts)
+                yield from self.answer(waiting, [wish] * len(waiting))
                 waiting = []
-        if waiting:
-            yield from self._batch(waiting, k, filters, rest, parts)
+        yield from self.answer(waiting, [wish] * len(waiting))
 
-    def _batch(
-        self,
-        sessions: Sequence[Session],
-        k: int,
-        filters: Filters,
-        rest: Tensor | None,
-        parts: bool,
-    ) -> Iterator[Recommendation]:
-        """Yield the recommendations of a batch, in its order."""
+    def answer(self, sessions: Sequence[Session], wishes: Sequence[Wish]) -> list[Recommendation]:
+        """Return what each session is recommended by its own wish, scored all at once.
+
+        Parameters
+        ----------
+        sessions
+            Item ids; no more sessions than ``scorer.batch_size``, or memory grows.
+        wishes
+            One per session.
+        """
         known = [self.items.ids(session) for session in sessions]
-        scored = [ids for ids in known if ids]
-        found = iter(self._scored(scored, k, filters, rest, parts) if scored else [])
-        for session, ids in zip(sessions, known, strict=True):
+        places = [place for place, ids in enumerate(known) if ids]
+        asked = [known[place] for place in places]
+        found = self._scored(asked, [wishes[place] for place in places]) if places else []
+        scored = dict(zip(places, found, strict=True))
+        told = []
+        for place, (session, ids) in enumerate(zip(sessions, known, strict=True)):
             skipped = len(session) - len(ids)
-            if ids:
-                values, items, shares = next(found)
-                yield self._told(values, items, "", skipped, shares)
+            if place in scored:
+                told.append(self._told(*scored[place], "", skipped))
             else:
                 note = POPULAR_UNKNOWN if len(session) else POPULAR_EMPTY
-                items = self._popular(k, rest)
-                clicks = [float(self.items.clicks[item]) for item in items]
-                yield self._told(clicks, items, note, skipped, {})
+                told.append(self._told(*self._popular(wishes[place]), {}, note, skipped))
+        return told
 
-    def _scored(
-        self,
-        sessions: Sequence[Sequence[int]],
-        k: int,
-        filters: Filters,
-        rest: Tensor | None,
-        with_parts: bool,
-    ) -> list[tuple[list[float], list[int], dict[str, list[float]]]]:
+    def _scored(self, sessions: Sequence[Sequence[int]], wishes: Sequence[Wish]) -> list[Scored]:
         """Return scores, internal ids and parts of the best items of each session."""
         rows = self.scorer.rows(sessions)
         scores = self.scorer.scores(rows)
-        parts = self.scorer.parts(rows) if with_parts else {}
-        if filters.exclude_seen:
-            _strike_out(scores, sessions)
-        values, items = _best(scores, k, rest)
+        wanted = any(wish.parts for wish in wishes)
+        parts = self.scorer.parts(rows) if wanted else {}
+        _bar(scores, sessions, wishes)
+        values, items = best_items(scores, max(wish.k for wish in wishes))
+        ends = values.isfinite().sum(dim=1).tolist()
+        lists = values.tolist(), items.tolist()
         shares = {name: part.gather(1, items).tolist() for name, part in parts.items()}
         found = []
-        ends = values.isfinite().sum(dim=1).tolist()
-        listed = zip(values.tolist(), items.tolist(), ends, strict=True)
-        for row, (of_row, ids, end) in enumerate(listed):
-            own = {name: share[row][:end] for name, share in shares.items()}
-            found.append((of_row[:end], ids[:end], own))
+        for row, wish in enumerate(wishes):
+            end = min(ends[row], wish.k)
+            own = {name: share[row][:end] for name, share in shares.items()} if wish.parts else {}
+            found.append((lists[0][row][:end], lists[1][row][:end], own))
         return found
 
-    def _popular(self, k: int, rest: Tensor | None) -> list[int]:
-        """Return the most clicked items that the filters leave."""
-        allowed = None if rest is None else set(rest.tolist())
-        order = (int(item) for item in self.items.popular)
-        wanted = (item for item in order if allowed is None or item in allowed)
-        return [item for item, _ in zip(wanted, range(k), strict=False)]
+    def _popular(self, wish: Wish) -> tuple[list[float], list[int]]:
+        """Return clicks and ids of the most clicked items that the filters leave."""
+        barred = set() if wish.barred is None else set(wish.barred.tolist())
+        left = (item for item in self.items.popular.tolist() if item not in barred)
+        items = list(islice(left, wish.k))
+        return [float(self.items.clicks[item]) for item in items], items
 
     def _told(
         self,
         scores: list[float],
         items: Sequence[int],
+        parts: dict[str, list[float]],
         note: str,
         skipped: int,
-        parts: dict[str, list[float]],
     ) -> Recommendation:
         tokens, titles = self.items.tokens, self.items.titles
         names = [tokens[item] for item in items]
@@ -274,17 +227,18 @@ class Recommender:
         return Recommendation(names, scores, shown, note, skipped, parts)
 
 
-def _strike_out(scores: Tensor, sessions: Sequence[Sequence[int]]) -> None:
-    """Give all items of each session the score ``-inf``."""
-    rows = [row for row, session in enumerate(sessions) for _ in session]
-    items = [item for session in sessions for item in session]
+def _bar(scores: Tensor, sessions: Sequence[Sequence[int]], wishes: Sequence[Wish]) -> None:
+    """Give what is not to be recommended the score ``-inf``."""
+    rows: list[int] = []
+    items: list[int] = []
+    for row, (session, wish) in enumerate(zip(sessions, wishes, strict=True)):
+        if wish.exclude_seen:
+            rows += [row] * len(session)
+            items += session
     scores[rows, items] = -torch.inf
-
-
-def _best(scores: Tensor, k: int, rest: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the best scores and internal ids ``(B, k)`` among the candidates."""
-    if rest is None:
-        return best_items(scores, k)
-    rest = rest.to(scores.device)
-    values, places = best_items(scores[:, rest], k)
-    return values, rest[places]
+    by_list: dict[int, tuple[Tensor, list[int]]] = {}
+    for row, wish in enumerate(wishes):
+        if wish.barred is not None:
+            by_list.setdefault(id(wish.barred), (wish.barred, []))[1].append(row)
+    for barred, where in by_list.values():
+        scores[torch.tensor(where)[:, None], barred] = -torch.inf
