@@ -11,6 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from recbole_mm import compat
+from recbole_mm.errors import ConfigError
+from recbole_mm.serve.new_files import read_new_items, read_new_vectors
 from recbole_mm.serve.reading import Asked, Columns, read_ids, read_sessions
 from recbole_mm.serve.recommender import Recommender
 from recbole_mm.serve.wishes import Wish
@@ -37,7 +39,7 @@ def recommend_command(args: argparse.Namespace) -> int:
     # What is quick to refuse comes before the model is restored.
     leave_out, keep_to = read_ids(args.leave_out), read_ids(args.keep_to)
     given = Columns(*(args.session_col or "", args.item_col or "", args.time_col or ""))
-    recommender = Recommender.load(args.run, args.device)
+    recommender = _with_new_items(Recommender.load(args.run, args.device), args)
     asked = read_sessions(args.sessions, _columns(given, recommender))
     exclude_seen = args.exclude_seen or recommender.config["history"] == "mask"
     names = recommender.part_names() if args.parts else []
@@ -49,6 +51,17 @@ def recommend_command(args: argparse.Namespace) -> int:
         counts = _recommend(recommender, asked, wish, out)
     print(_summary(counts, time.perf_counter() - start), file=sys.stderr)
     return 0
+
+
+def _with_new_items(recommender: Recommender, args: argparse.Namespace) -> Recommender:
+    """Add the items of --new_items, if there are any."""
+    vectors = read_new_vectors(args.new_vectors)
+    if args.new_items is None:
+        if vectors:
+            raise ConfigError("--new_vectors needs --new_items, a table with a row per item.")
+        return recommender
+    rows = read_new_items(args.new_items, recommender.config["ITEM_ID_FIELD"])
+    return recommender.with_new_items(rows, args.new_item_ids, vectors)
 
 
 def _columns(given: Columns, recommender: Recommender) -> Columns:

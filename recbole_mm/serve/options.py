@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from recbole_mm import options
 
+# As `recbole_mm.evaluation.new_items` has them, without importing torch.
 POLICIES = ("neighbours", "zero")
 
 
@@ -67,6 +68,18 @@ def add_recommend_options(parser: ArgumentParser) -> None:
     _option(parser, "session_col", "column of the session (default: as in training)")
     _option(parser, "item_col", "column of the item (default: as in training)")
     _option(parser, "time_col", "column that orders a session (default: as in training, or none)")
+    _option(
+        parser, "new_items", "items that were not there in training: a table of their columns",
+        metavar="FILE",
+    )  # fmt: skip
+    _option(
+        parser, "new_item_ids", "what new items get in the place of what is learned by id",
+        choices=POLICIES, default="neighbours",
+    )  # fmt: skip
+    parser.add_argument(
+        "--new_vectors", help="their vectors, encoded already: text=FILE image=FILE", nargs="+",
+        action=options.Flat, type=options.words, default=[], metavar="WORD",
+    )  # fmt: skip
     _option(parser, "device", "cpu or cuda", choices=("cpu", "cuda"), default="cpu")
     _plugins(parser)
 

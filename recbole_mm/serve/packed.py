@@ -17,6 +17,7 @@ from recbole_mm.data.session_dataset import SessionDataset
 from recbole_mm.data.sessions import Sessions
 from recbole_mm.errors import CheckpointError
 from recbole_mm.serve.catalogue import PackedColumns, packed_cells
+from recbole_mm.serve.encoding import recipes
 
 if TYPE_CHECKING:
     from recbole_mm.config import MMConfig
@@ -42,18 +43,26 @@ class PackedDataset(SessionDataset):
         What `dataset_state` gave.
     place
         The pack, for messages.
+    known_items
+        Number of items, padding included, when it was packed; more behind them are new. None: all.
+
+    Attributes
+    ----------
+    recipes
+        ``{modality: what made its vectors}``, to encode new items alike.
     """
 
-    def __init__(self, config: MMConfig, state: State, place: Path) -> None:
-        self.config = config
+    def __init__(
+        self, config: MMConfig, state: State, place: Path, known_items: int | None = None
+    ) -> None:
+        self.config, self.state = config, state
         self.dataset_name = config["dataset"]
         self.fits, self.asked_columns = state["fits"], set()
-        # Before new items are added the two are equal.
-        self.known_items = self.n_tokens = len(state["train_counts"])
+        self.known_items = len(state["train_counts"]) if known_items is None else known_items
         self.card = DatasetCard(self.dataset_name, text_fields=tuple(state["text_fields"]))
         self._set_fields(state["fields"])
         self.train_counts, self.train_sessions = state["train_counts"], _NO_SESSIONS
-        self.item_features = _features(state["features"])
+        self.item_features, self.recipes = _features(state["features"]), state["recipes"]
         separator = config["seq_separator"]
         self._columns = PackedColumns(place, state["types"], state["cells"], separator)
         self._set_interactions()
@@ -116,6 +125,8 @@ class PackedDataset(SessionDataset):
 
 def dataset_state(dataset: SessionDataset) -> State:
     """Return what a `PackedDataset` is made of, as a state that a checkpoint can hold."""
+    if isinstance(dataset, PackedDataset):
+        return dataset.state
     columns = dataset.item_columns
     names = sorted(dataset.asked_columns)
     feat = dataset.item_feat
@@ -125,6 +136,7 @@ def dataset_state(dataset: SessionDataset) -> State:
         "text_fields": list(dataset.card.text_fields),
         "fields": {name: _field(dataset, name) for name in dataset.field2type},
         "features": _feature_state(dataset.item_features),
+        "recipes": recipes(dataset),
         "types": {name: columns.types[name] for name in names},
         "cells": packed_cells(columns, names),
         "item_feat": None if feat is None else dict(feat.interaction),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars
 
 STDIN = "-"
-_TABS = (".tsv", ".inter")
+_TABS = (".tsv", ".inter", ".item")
 _LISTS = "items"
 _KINDS = ".csv, .tsv, .inter, .parquet or .jsonl"
 
@@ -54,20 +54,38 @@ def read_sessions(path: str, columns: Columns) -> Asked:
     DataError
         The file is missing or of another kind, a column is missing, or a line is wrong.
     """
-    kind = Path(path).suffix.lower()
-    try:
-        data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; expected a file of {_KINDS}.") from error
+    kind, data = Path(path).suffix.lower(), _read(path)
     if path == STDIN:
         kind = ".jsonl" if data.lstrip()[:1] in (b"{", b"[") else ".csv"
     if kind == ".jsonl":
         return _from_lines(path, data, columns)
+    return _from_table(path, _table(path, kind, data), columns)
+
+
+def read_table(path: str) -> polars.DataFrame:
+    """Read a table of any kind but JSON lines; cells of text files are texts.
+
+    Raises
+    ------
+    DataError
+        The file is missing or no table.
+    """
+    return _table(path, Path(path).suffix.lower(), _read(path))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; expected a file of {_KINDS}.") from error
+
+
+def _table(path: str, kind: str, data: bytes) -> polars.DataFrame:
     if kind == ".parquet":
-        return _from_table(path, _parquet(path, data), columns)
+        return _parquet(path, data)
     if kind == ".csv" or kind in _TABS:
-        return _from_table(path, _csv(path, data, "\t" if kind in _TABS else ","), columns)
-    raise DataError(f"{path}: sessions are read from {_KINDS}, not from '{kind or 'no suffix'}'.")
+        return _csv(path, data, "\t" if kind in _TABS else ",")
+    raise DataError(f"{path}: '{kind or 'no suffix'}' is not read; expected {_KINDS}.")
 
 
 def _from_lines(path: str, data: bytes, columns: Columns) -> Asked:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from recbole_mm.serve.best import best_items
 from recbole_mm.serve.load import load
+from recbole_mm.serve.new_files import new_items
+from recbole_mm.serve.new_items import with_new_items
 from recbole_mm.serve.pack import write_pack
 from recbole_mm.serve.restored import Restored
 from recbole_mm.serve.wishes import Wish
@@ -107,6 +110,37 @@ class Recommender:
             the run does.
         """
         return write_pack(self.restored, output)
+
+    def with_new_items(
+        self,
+        rows: Sequence[Mapping[str, object]],
+        new_item_ids: str = "neighbours",
+        vectors: Mapping[str, Mapping[str, ArrayLike]] | None = None,
+    ) -> Recommender:
+        """Return a recommender that also ranks items which were not there in training.
+
+        What the model reads of an item's content comes from the item itself, by what was fitted in
+        training. What it learned by item id is filled.
+
+        Parameters
+        ----------
+        rows
+            One per item: its id under the name of training (``item_id``), and the columns that made
+            its text, price or category there; ``image`` names a picture file. Texts and pictures
+            are encoded as in training.
+        new_item_ids
+            Rows learned by item id: ``neighbours``, the mean of those of the ten trained items
+            nearest by content, or ``zero``.
+        vectors
+            Vectors by modality and item id, in the place of encoding.
+
+        Raises
+        ------
+        recbole_mm.errors.MMError
+            An id is known already, a cell or vector does not fit, or an encoder is missing.
+        """
+        new = new_items(self.restored, rows, vectors)
+        return Recommender(with_new_items(self.restored, new, new_item_ids))
 
     def recommend(
         self,

@@ -157,7 +157,7 @@ def test_lists_of_items(tmp_path, monkeypatch) -> None:
         ("a.jsonl", '{"items": "i1"}\n', "line 1: expected a list of item ids"),
         ("a.jsonl", '[1]\n[["i1"]]\n', "line 2: expected a list of item ids"),
         ("a.parquet", "PAR0", "no Parquet file"),
-        ("a.xlsx", "x", "not from '.xlsx'"),
+        ("a.xlsx", "x", "'.xlsx' is not read"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, name, content, message) -> None:

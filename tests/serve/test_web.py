@@ -119,6 +119,30 @@ def test_two_hundred_clients_at_once_lose_nothing(service, recommender) -> None:
                 assert told == pytest.approx(share, rel=1e-4, abs=1e-5)
 
 
+def test_new_items_come_with_their_features(service, recommender) -> None:
+    vectors = recommender.restored.dataset.item_features.tables["text"][[4, 9]].tolist()
+    new = [{"item_id": f"new{n}", "vectors": {"text": one}} for n, one in enumerate(vectors)]
+    asked = {"sessions": [["new0", "i0017"], ["i0003"]], "k": 62, "new_items": new}
+    longer = recommender.with_new_items(
+        [{"item_id": "new0"}, {"item_id": "new1"}], "neighbours",
+        {"text": {one["item_id"]: one["vectors"]["text"] for one in new}},
+    )  # fmt: skip
+    expected = longer.recommend(asked["sessions"], 62)
+    for _ in range(2):
+        status, content = service.ask("POST", "/recommend", asked)
+        assert status == 200, content
+        for found, wanted in zip(content["recommendations"], expected, strict=True):
+            assert [item["item_id"] for item in found["items"]] == wanted.items
+            assert found["skipped"] == 0 and {"new0", "new1"} <= set(wanted.items)
+    for wrong, reason in (
+        ({"item_id": "i0003"}, "known already"),
+        ({"item_id": "n", "vectors": {"text": [1.0, 2.0]}}, "expected (1, 12)"),
+        ({"item_id": "n", "columns": {"image": "/etc/passwd"}}, "give vectors instead"),
+    ):
+        status, content = service.ask("POST", "/recommend", {**asked, "new_items": [wrong]})
+        assert status == 422 and reason in content["detail"], content
+
+
 def test_health_card_and_the_page_about_itself(service, packed) -> None:
     status, health = service.ask("GET", "/health")
     assert status == 200

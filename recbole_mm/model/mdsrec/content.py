@@ -133,30 +133,9 @@ def with_new_neighbours(kept: Ids, vectors: Floats) -> Ids:
     return np.concatenate([kept, lists])
 
 
-def with_new_members(kept: Ids, features: Tensor, present: Tensor) -> Ids:
-    """Return the groups of more items: a new one joins the group whose mean is nearest to it.
-
-    Parameters
-    ----------
-    kept
-        int32 ``(N,)``, -1 for none.
-    features
-        ``(N + M, d)``.
-    present
-        bool ``(N + M,)``: items that have features.
-    """
-    known, table = len(kept), features.double().numpy()
-    more = np.full(len(table) - known, -1, dtype=np.int32)
-    ready = present.numpy()[known:]
-    if kept.max(initial=-1) >= 0 and ready.any():
-        members = kept >= 0
-        sums = np.zeros((kept.max() + 1, table.shape[1]))
-        np.add.at(sums, kept[members], table[:known][members])
-        means = sums / np.bincount(kept[members])[:, None]
-        # |x - m|^2 without |x|^2, which is the same for all groups.
-        apart = np.square(means).sum(axis=1) - 2 * table[known:][ready] @ means.T
-        more[ready] = apart.argmin(axis=1)
-    return np.concatenate([kept, more])
+def with_new_members(kept: Ids, n_items: int) -> Ids:
+    """Return the groups of more items: new ones have none, so that centres stay as trained."""
+    return np.concatenate([kept, np.full(n_items - len(kept), -1, dtype=np.int32)])
 
 
 def groups(features: Tensor, present: Tensor, count: int, seed: int, shelf: Shelf) -> Ids:

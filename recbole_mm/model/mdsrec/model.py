@@ -136,7 +136,7 @@ class MDSRec(MMSequentialRecommender):
             groups = dataset.fitted(
                 f"groups by {kind}",
                 lambda: content.groups(features, present, s.n_centers, seed, shelf),
-                lambda kept: content.with_new_members(kept, features, present),
+                lambda kept: content.with_new_members(kept, self.n_items),
             )
             self.pools[kind] = CenterPool(groups, s.center_pool)
 

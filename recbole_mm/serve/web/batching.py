@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from recbole_mm.serve.recommender import Recommendation, Recommender, Session
 from recbole_mm.serve.wishes import Wish
+
+T = TypeVar("T")
 
 
 class BusyError(Exception):
@@ -18,8 +21,9 @@ class BusyError(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """One request: its sessions, its wish, and where its answer goes."""
+    """One request: its model, sessions and wish, and where its answer goes."""
 
+    recommender: Recommender
     sessions: Sequence[Session]
     wish: Wish
     answer: asyncio.Future[list[Recommendation]]
@@ -47,8 +51,19 @@ class Batcher:
         # One thread: the model's operations share the processor's cores among themselves.
         self._thread = ThreadPoolExecutor(1, "model")
 
-    async def ask(self, sessions: Sequence[Session], wish: Wish) -> list[Recommendation]:
+    async def ask(
+        self, sessions: Sequence[Session], wish: Wish, by: Recommender | None = None
+    ) -> list[Recommendation]:
         """Return what the sessions are recommended, one by one.
+
+        Parameters
+        ----------
+        sessions
+            Item ids.
+        wish
+            What is asked for them.
+        by
+            Another model, which knows new items; None takes the first one.
 
         Raises
         ------
@@ -58,10 +73,14 @@ class Batcher:
         if self.waiting + len(sessions) > self.most_waiting:
             raise BusyError
         answer: asyncio.Future[list[Recommendation]] = asyncio.get_running_loop().create_future()
-        self._jobs.append(_Job(sessions, wish, answer))
+        self._jobs.append(_Job(by or self.recommender, sessions, wish, answer))
         self.waiting += len(sessions)
         self._arrived.set()
         return await answer
+
+    async def do(self, job: Callable[[], T]) -> T:
+        """Run something in the model's thread, between two batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
     async def work(self) -> None:
         """Answer requests for ever; cancel it to stop."""
@@ -80,12 +99,16 @@ class Batcher:
             self._thread.shutdown(wait=False)
 
     def _take(self) -> list[_Job]:
-        """Return the oldest requests, as many as are scored at once, but one at least."""
-        taken, size = [self._jobs.popleft()], self.recommender.scorer.batch_size
-        room = size - len(taken[0].sessions)
-        while self._jobs and len(self._jobs[0].sessions) <= room:
-            taken.append(self._jobs.popleft())
-            room -= len(taken[-1].sessions)
+        """Return the oldest requests to one model, as many as are scored at once, but one."""
+        taken = [self._jobs.popleft()]
+        by, rest = taken[0].recommender, deque[_Job]()
+        room = by.scorer.batch_size - len(taken[0].sessions)
+        while self._jobs:
+            job = self._jobs.popleft()
+            fits = job.recommender is by and len(job.sessions) <= room
+            (taken if fits else rest).append(job)
+            room -= len(job.sessions) if fits else 0
+        self._jobs = rest
         if not self._jobs:
             self._arrived.clear()
         return taken
@@ -94,11 +117,12 @@ class Batcher:
         """Score the sessions of all requests at once; runs in the model's thread."""
         sessions = [session for job in jobs for session in job.sessions]
         wishes = [job.wish for job in jobs for _ in job.sessions]
-        size = self.recommender.scorer.batch_size
+        by = jobs[0].recommender
+        size = by.scorer.batch_size
         found: list[Recommendation] = []
         for start in range(0, len(sessions), size):
             part = slice(start, start + size)
-            found += self.recommender.answer(sessions[part], wishes[part])
+            found += by.answer(sessions[part], wishes[part])
         answers = iter(found)
         return [[next(answers) for _ in job.sessions] for job in jobs]
 

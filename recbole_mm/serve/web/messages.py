@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_SESSIONS, MOST_ITEMS, MOST_K, MOST_FILTERED = 256, 1000, 1000, 10_000
 _ID_LENGTH = 256
 
+MOST_NEW = 1000
+Cell = Annotated[str, Field(max_length=20_000)] | float | None
+Vector = Annotated[list[float], Field(max_length=10_000)]
 ItemId = Annotated[str, Field(min_length=1, max_length=_ID_LENGTH)]
 Session = Annotated[list[ItemId], Field(max_length=MOST_ITEMS)]
 
@@ -17,6 +20,19 @@ class Strict(BaseModel):
     """A message that holds what it may hold and nothing else."""
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+
+class NewItem(Strict):
+    """An item that was not there in training; its text is encoded unless vectors are given."""
+
+    item_id: ItemId
+    columns: dict[ItemId, Cell] = Field(
+        default_factory=dict, max_length=50,
+        description="What made its text, price or category in training, by column of .item.",
+    )  # fmt: skip
+    vectors: dict[ItemId, Vector] = Field(
+        default_factory=dict, max_length=10, description="Vectors by modality."
+    )
 
 
 class Question(Strict):
@@ -38,6 +54,13 @@ class Question(Strict):
         None, max_length=MOST_FILTERED, description="The only items recommended."
     )
     parts: bool = Field(False, description="Also say what each part of the score adds.")
+    new_items: list[NewItem] = Field(
+        default_factory=list, max_length=MOST_NEW,
+        description="Items that were not there in training, ranked beside the known ones.",
+    )  # fmt: skip
+    new_item_ids: Literal["neighbours", "zero"] = Field(
+        "neighbours", description="What new items get in the place of what is learned by id."
+    )
 
 
 class Item(Strict):
