@@ -81,9 +81,11 @@ def with_new_partners(
     new = table[known:]
     near = new @ table.T
     near = near if isinstance(near, np.ndarray) else near.toarray()
+    # Where fewer are kept, those left out were 0; where all could be kept, none was left out.
+    lowest = -np.inf if known <= count else 0.0
     least = np.array(
         [
-            partners.data[start:end].min() if end - start >= count else 0.0
+            partners.data[start:end].min() if end - start >= count else lowest
             for start, end in zip(partners.indptr[:-1], partners.indptr[1:], strict=True)
         ]
     )
