@@ -1,14 +1,13 @@
 """SessionDataset: the one dataset class that every model, ours or stock, is run on.
 
-The protocol (``split_by``, ``split_ratio``, ``train_prefixes``, ``eval_targets``, ``cold_targets``)
-decides the rows, never the model. Three things differ from RecBole's ``SequentialDataset``:
+The protocol decides the rows, never the model. Three things differ from RecBole's
+``SequentialDataset``:
 
 * whole sessions go to one part; RecBole's ratio splits cut inside sessions;
-* times are compared as float64. RecBole turns them into float32 first, which rounds today's epoch
-  seconds to steps of 128 s and so reorders a session;
+* times are compared as float64. RecBole's float32 rounds today's epoch seconds to steps of 128 s;
 * ids are numbered in the sorted order of their tokens, and items come from ``.inter`` alone (with
-  ``candidates: features`` also from feature files, for every model the same), so that neither the
-  order of the rows nor what a model reads changes the candidates.
+  ``candidates: features`` also from feature files), so that neither the order of the rows nor what
+  a model reads changes the candidates.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from recbole_mm.data.card import DatasetCard, load_dataset_card
 from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.fits import Fits
 from recbole_mm.data.given import read_parts, split_path
+from recbole_mm.data.held_out import hold_out
 from recbole_mm.data.item_columns import ItemColumns
 from recbole_mm.data.sessions import (
     Rows,
@@ -71,6 +71,8 @@ class SessionDataset(Fits, SequentialDataset):
         ``(n_items,)`` int64: how often an item occurs in ``train_sessions``.
     item_features
         Pretrained vectors aligned with the item ids, or None if the model uses none.
+    held_out
+        ``(n_items,)`` bool: items that ``cold_items`` keeps out of training.
     item_columns
         The columns of the ``.item`` file by item id.
     counts
@@ -81,6 +83,7 @@ class SessionDataset(Fits, SequentialDataset):
     item_feat: pd.DataFrame | None
     train_sessions: Sessions
     train_counts: np.ndarray
+    held_out: np.ndarray
     asked_columns: set[str]
 
     def __init__(self, config: Config, files: FeatureFiles | None = None) -> None:
@@ -187,7 +190,8 @@ class SessionDataset(Fits, SequentialDataset):
             If the protocol does not fit the data (made-up times, an empty part).
         """
         sessions = self._sessions()
-        self.split = self._split(sessions)
+        split = self._split(sessions)
+        self.split, self.held_out = hold_out(self.config, split, self.item_num, self.counts)
         self.train_sessions = self.split.train
         self.train_counts = np.bincount(self.train_sessions.items, minlength=self.item_num)
         self._rows = self._make_rows()
@@ -265,15 +269,9 @@ class SessionDataset(Fits, SequentialDataset):
     def _set_list_fields(self) -> None:
         """Register ``item_id_list`` and ``item_length``, the fields that sequential models read."""
         self.item_id_list_field = self.iid_field + self.config["LIST_SUFFIX"]
-        self.set_field_property(
-            self.item_id_list_field,
-            FeatureType.TOKEN_SEQ,
-            FeatureSource.INTERACTION,
-            self.max_item_list_len,
-        )
-        self.set_field_property(
-            self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1
-        )
+        source, width = FeatureSource.INTERACTION, self.max_item_list_len
+        self.set_field_property(self.item_id_list_field, FeatureType.TOKEN_SEQ, source, width)
+        self.set_field_property(self.item_list_length_field, FeatureType.TOKEN, source, 1)
 
     def _interaction(self, rows: Rows) -> Interaction:
         columns = {
@@ -324,7 +322,7 @@ class SessionDataset(Fits, SequentialDataset):
         return [str(token) for token in self.field2id_token[self.uid_field][ids]]
 
     def future_share(self) -> float:
-        """Return the share of test targets that training holds, but only at later times."""
+        """Return the share of test targets that training holds at later times only."""
         first = np.full(self.item_num, np.inf)
         np.minimum.at(first, self.train_sessions.items, self.train_sessions.time)
         test = self.split.test

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recbole_mm.evaluation.masking import mask_history
+from recbole_mm.evaluation.ranking import RankCollector
+
 if TYPE_CHECKING:
+    from recbole.data.dataloader import FullSortEvalDataLoader
+    from recbole.model.abstract_recommender import AbstractRecommender
+
     from recbole_mm.data.features import ItemFeatures
 
 POLICIES = ("neighbours", "zero")
@@ -89,6 +96,39 @@ def means(table: Tensor, near: Tensor) -> Tensor:
     rows = table[near].flatten(2) if table.ndim > 1 else table[near].unsqueeze(2)
     total = (rows * there.unsqueeze(2)).sum(dim=1) / there.sum(dim=1, keepdim=True).clamp(min=1)
     return total.view(len(near), *table.shape[1:])
+
+
+@torch.no_grad()
+def ranks_among(
+    model: AbstractRecommender, loader: FullSortEvalDataLoader, held: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Return the rank of each row's target among some items alone.
+
+    Parameters
+    ----------
+    model
+        The model.
+    loader
+        RecBole's full-ranking loader.
+    held
+        bool ``(N,)``: the candidates. Rows whose target is none of them are left out.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 ``(n,)``, in the order of the rows.
+    """
+    model.eval()
+    found, others = RankCollector(), torch.from_numpy(~held)
+    for interaction, _, rows, items in loader:
+        scores = model.full_sort_predict(interaction.to(model.device))
+        scores = scores.view(len(interaction), -1).cpu()
+        ranked = mask_history(scores, interaction, rows, items, loader.config)
+        ranked = ranked.masked_fill(others.unsqueeze(0), -torch.inf)
+        among = torch.from_numpy(held)[items]
+        if among.any():
+            found.add(ranked, rows[among], items[among])
+    return found.ranks()
 
 
 @torch.no_grad()

@@ -170,10 +170,11 @@ class CheckpointMixin:
             checkpoint.write_checkpoint(self.run_folder / name, data)
 
     def amend_best(self) -> None:
-        """Write what the model holds besides its weights into ``best.safetensors``."""
+        """Write what was changed in the model after training into ``best.safetensors``."""
         path = self.run_folder / BEST
         state = checkpoint.load_checkpoint(path)
-        checkpoint.save_checkpoint(path, {**state, "other": other_parameters(self.model)})
+        model = {"model": self.model.state_dict(), "other": other_parameters(self.model)}
+        checkpoint.save_checkpoint(path, {**state, **model})
 
     def _state(self, epoch: int) -> State:
         """Return everything that the rest of the training depends on."""
