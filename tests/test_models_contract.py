@@ -34,6 +34,7 @@ MMSBR = {**MMSBR_SIZES, "contrast_sample": 64}
 # Item vectors pass through norms and dropout on their way.
 SLOWLY = Overfit(learning_rate=0.01, epochs=400)
 
+PARTS = ["transitions", "lexical", "own_items"]
 PADDING_STAMP = (
     "sums the vectors of all columns, padding included, and its _init_weights fills the padding "
     "row with random numbers"
@@ -59,8 +60,10 @@ TABLE = {
     "SRIM": Row("SRIM", SRIM),
     # Four literal layers make the vectors of 60 items all alike; one leaves them apart.
     "SRIM paper": Row("SRIM", {**SRIM, "preset": "paper", "n_layers": 1}),
+    "SRIM hybrid": Row("SRIM", {**SRIM, "preset": "hybrid"}),
     "SRIM official": Row("SRIM", {"embedding_size": 16, "preset": "official"}),
     "NFRec": Row("NFRec", NFREC),
+    "NFRec hybrid": Row("NFRec", {**NFREC, "preset": "hybrid"}),
     "NFRec concat": Row("NFRec", {**NFREC, "preset": "concat", "session_encoder": "transformer"}),
     "NFRec id": Row("NFRec", {**NFREC, "preset": "id"}),
     # The mean of mapped texts cannot tell any session from any other, a Transformer of 64 can.
@@ -70,16 +73,19 @@ TABLE = {
         overfit=Overfit(learning_rate=0.01),
     ),
     "AlterRec": Row("AlterRec", ALTERREC, overfit=IN_TURNS),
+    "AlterRec hybrid": Row("AlterRec", {**ALTERREC, "preset": "hybrid"}, overfit=IN_TURNS),
     "AlterRec official": Row("AlterRec", {**ALTERREC, "preset": "official"}, overfit=IN_TURNS),
     # At full weight the borrowed positives, wrong by design, compete with the 50 targets.
     "AlterRec aug": Row(
         "AlterRec", {**ALTERREC, "preset": "aug", "augmentation_weight": 0.1}, overfit=IN_TURNS
     ),
     "MDSRec": Row("MDSRec", {**MDSREC, **BOTH}),
+    "MDSRec hybrid": Row("MDSRec", {**MDSREC, **BOTH, "preset": "hybrid"}),
     "MDSRec paper": Row("MDSRec", {**MDSREC, **BOTH, "preset": "paper"}),
     "MDSRec text": Row("MDSRec", {**MDSREC, "preset": "text"}),
     "MDSRec id_only": Row("MDSRec", {**MDSREC, "preset": "id_only"}),
     "MMSBR": Row("MMSBR", {**MMSBR, "use_price": True}, overfit=SLOWLY),
+    "MMSBR hybrid": Row("MMSBR", {**MMSBR, "preset": "hybrid"}, overfit=SLOWLY),
     "MMSBR no image": Row("MMSBR", {**MMSBR, "use_image": False}, overfit=SLOWLY),
     "MMSBR no price": Row("MMSBR", {**MMSBR, "use_price": False}, overfit=SLOWLY),
     "MMSBR ids only": Row(
@@ -102,6 +108,7 @@ TABLE = {
     "GRU4Rec": Row("GRU4Rec", RECURRENT),
     "NARM": Row("NARM", RECURRENT),
     "SASRec": Row("SASRec", TRANSFORMER),
+    "SASRec with parts": Row("SASRec", {**TRANSFORMER, "score_parts": PARTS}),
     "BERT4Rec": Row(
         "BERT4Rec",
         TRANSFORMER,

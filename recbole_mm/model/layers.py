@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,6 +53,96 @@ def unit(vectors: Tensor) -> Tensor:
 def cosine(left: Tensor, right: Tensor) -> Tensor:
     """Return the cosine of vectors ``(..., d)``, 0 where either is zero."""
     return (unit(left) * unit(right)).sum(dim=-1)
+
+
+class PositionWeights(nn.Module):
+    """A learned number for each position of a session, ``a_age + b_place`` (ours).
+
+    Age counts from the end of the session, place from its start, both from 0: which item came last
+    says much, and so does which came first.
+
+    Parameters
+    ----------
+    n_positions
+        Items of the longest session.
+    slope
+        Before training ``a_age = slope * age``; ``b`` is 0.
+    """
+
+    def __init__(self, n_positions: int, slope: float = 0.0) -> None:
+        super().__init__()
+        self.age = nn.Parameter(slope * torch.arange(n_positions, dtype=torch.float32))
+        self.place = nn.Parameter(torch.zeros(n_positions))
+
+    def forward(self, mask: Tensor) -> Tensor:
+        """Return the numbers ``(B, T)``; those of padding mean nothing.
+
+        Parameters
+        ----------
+        mask
+            bool ``(B, T)``, True at real positions, which come first.
+        """
+        place = torch.arange(mask.shape[1], device=mask.device)
+        age = (mask.sum(dim=1, keepdim=True) - 1 - place).clamp_min(0)
+        return self.age[age] + self.place[place]
+
+
+class ResidualMap(nn.Module):
+    """``x + W x + b``, with ``W`` and ``b`` 0 before training, so that at first nothing changes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.change = nn.Linear(size, size)
+        self.reset()
+
+    def reset(self) -> None:
+        """Set ``W`` and ``b`` to 0."""
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return ``(..., d)`` of vectors ``(..., d)``."""
+        changed: Tensor = vectors + self.change(vectors)
+        return changed
+
+
+class Match(nn.Module):
+    """How sessions meet items: scores are ``query(q) . items(e)``; here ``q . e``."""
+
+    def query(self, vectors: Tensor) -> Tensor:
+        """Return session vectors ``(B, d)`` as they are."""
+        return vectors
+
+    def items(self, vectors: Tensor) -> Tensor:
+        """Return item vectors ``(N, d)`` as they are."""
+        return vectors
+
+
+class Cosine(Match):
+    """Scores as scaled cosines ``exp(s) cos(q, e)``, with a learned ``s``.
+
+    Parameters
+    ----------
+    temperature
+        ``exp(-s)`` before training.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+
+    def query(self, vectors: Tensor) -> Tensor:
+        """Return session vectors ``(B, d)`` of length ``exp(s)``."""
+        return unit(vectors) * self.log_scale.exp()
+
+    def items(self, vectors: Tensor) -> Tensor:
+        """Return item vectors ``(N, d)`` of length 1."""
+        return unit(vectors)
+
+
+def make_match(score: Literal["dot", "cosine"], temperature: float) -> Match:
+    """Return how sessions meet items; ``temperature`` is the first one of the cosine."""
+    return Match() if score == "dot" else Cosine(temperature)
 
 
 class ItemTable(nn.Module):

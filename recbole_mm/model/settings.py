@@ -87,6 +87,17 @@ class ModelSettings:
         return ()
 
 
+@dataclass(frozen=True)
+class TrainedSettings(ModelSettings):
+    """What the models of this package that train by gradient have in common."""
+
+    train_own_items: Literal["keep", "mask"] = option(
+        "keep",
+        "Items of a row's history in the softmax of training: classes like any other, or struck "
+        "out unless they are the target.",
+    )
+
+
 def _key(one: Field[Any], annotation: object) -> Key:
     """Return the key of a field."""
     parts = _alternatives(annotation)

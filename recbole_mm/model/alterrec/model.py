@@ -25,6 +25,7 @@ from recbole_mm.model.alterrec.diagnostics import diagnose
 from recbole_mm.model.alterrec.schedule import Plan, Schedule
 from recbole_mm.model.alterrec.settings import AlterRecSettings, BranchName
 from recbole_mm.model.base import MMSequentialRecommender
+from recbole_mm.model.losses import without_own_items
 
 if TYPE_CHECKING:
     from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
@@ -59,7 +60,7 @@ class AlterRec(MMSequentialRecommender):
         If the text features are missing.
     """
 
-    Settings = AlterRecSettings
+    Settings: ClassVar[type[AlterRecSettings]] = AlterRecSettings
     settings: AlterRecSettings
     input_type = InputType.POINTWISE
     sampler_class: ClassVar[type[negatives.NegativeSampler]] = negatives.NegativeSampler
@@ -135,6 +136,9 @@ class AlterRec(MMSequentialRecommender):
             student = self.network(self.plan.branch)
             table = student.table()
             scores = student.query(table, item_seq, lengths) @ table.T
+            if self.settings.train_own_items == "mask":
+                right, struck = target.squeeze(1), negatives.FLOOR
+                scores = without_own_items(scores, item_seq, right, struck)
             hard = self.plan.negatives == "hard"
             teacher = self._teacher_scores(item_seq, lengths) if hard else None
             drawn = self._draw(scores, teacher)

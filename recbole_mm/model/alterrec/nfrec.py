@@ -23,7 +23,7 @@ from recbole_mm.model.alterrec.branches import initialise, make_items, make_sess
 from recbole_mm.model.alterrec.settings import BranchName, NFRecSettings
 from recbole_mm.model.base import MMSequentialRecommender
 from recbole_mm.model.layers import gather_rows
-from recbole_mm.model.losses import softmax_ce
+from recbole_mm.model.losses import softmax_ce, without_own_items
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
@@ -93,9 +93,11 @@ class NFRec(MMSequentialRecommender):
         """Return the mean cross-entropy over all items."""
         with self.full_precision():
             query, candidates = self._match(interaction)
+            scores, target = query @ candidates.T, interaction[self.ITEM_ID]
+            if self.settings.train_own_items == "mask":
+                scores = without_own_items(scores, self.inputs(interaction)[0], target)
             # Column 0 is no item and must not take part in the softmax.
-            scores = query @ candidates[1:].T
-            return softmax_ce(scores, interaction[self.ITEM_ID] - 1).mean()
+            return softmax_ce(scores[:, 1:], target - 1).mean()
 
     @torch.no_grad()
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from recbole_mm.errors import ConfigError
-from recbole_mm.model.settings import ModelSettings, fixed, option
+from recbole_mm.model.settings import TrainedSettings, fixed, option
 
 BranchName = Literal["id", "text"]
 SessionEncoder = Literal["transformer", "mean"]
@@ -20,7 +20,7 @@ BRANCHES: tuple[BranchName, ...] = ("id", "text")
 
 
 @dataclass(frozen=True)
-class TransformerSettings(ModelSettings):
+class TransformerSettings(TrainedSettings):
     """Depth, sizes and dropouts of a session encoder, the same keys in both models."""
 
     n_layers: int = option(2, "Layers of a Transformer.", min=1)
@@ -180,6 +180,7 @@ class AlterRecSettings(TransformerSettings):
 class OfficialAlterRecSettings(AlterRecSettings):
     """Settings of `OfficialAlterRec`: what is an option of the released code, too."""
 
+    train_own_items: Literal["keep"] = fixed("keep")
     text_session_encoder: SessionEncoder = fixed("transformer")
     parameter_init: ParameterInit = fixed("uniform")
     id_temperature: float | None = fixed(1.0)

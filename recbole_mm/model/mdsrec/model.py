@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import scipy.sparse as sp
 import torch
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from recbole_mm.data.fits import enlarged
 from recbole_mm.graph.distance import distance_cooccurrence, normalised, prune
 from recbole_mm.model.base import MMSequentialRecommender
-from recbole_mm.model.layers import gather_rows
-from recbole_mm.model.losses import softmax_ce
+from recbole_mm.model.layers import Match, gather_rows, make_match
+from recbole_mm.model.losses import softmax_ce, without_own_items
 from recbole_mm.model.mdsrec import content
 from recbole_mm.model.mdsrec.centers import CenterPool, center_step, logistic_noise, relation
 from recbole_mm.model.mdsrec.diagnostics import Batches, diagnose
@@ -150,13 +150,15 @@ class MDSRec(MMSequentialRecommender):
         self.norms = nn.ModuleDict(norms)
         self.dropout = nn.Dropout(s.hidden_dropout_prob)
         self.center_step = center_step(s.center_block, s.center_ffn)
+        match = {name: make_match(s.score, s.temperature) for name in self.streams}
+        self.match = nn.ModuleDict(match)
 
     def item_tables(self) -> dict[str, Tensor]:
         """Return all that depends on items alone; ``"candidates"`` is ``(N, (1 + M) d)``."""
         tables = self._tables()
         if self.injection is not None:
             tables["injected"] = self.injection(self.item_embedding.weight)
-        tables["candidates"] = torch.cat([tables[name] for name in self.streams], dim=1)
+        tables["candidates"] = torch.cat(list(self._candidates(tables).values()), dim=1)
         return tables
 
     def _tables(self) -> dict[str, Tensor]:
@@ -169,6 +171,14 @@ class MDSRec(MMSequentialRecommender):
                 normed = self.settings.center_norm
                 tables[f"{kind} centers"] = self.norms[kind](first) if normed else first
         return tables
+
+    def _candidates(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what each stream's sessions meet, ``(N, d)``."""
+        return {name: self._match_of(name).items(tables[name]) for name in self.streams}
+
+    def _match_of(self, name: str) -> Match:
+        """Return how sessions and items of a stream meet."""
+        return cast(Match, self.match[name])
 
     def _items(self, name: str, item_seq: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Return a stream's item vectors ``(B, T, d)``: ``Z`` (eq. 3) or ``G_m``."""
@@ -221,7 +231,8 @@ class MDSRec(MMSequentialRecommender):
                 share = self.relation(session, centers)
                 session = session + (share.unsqueeze(1) @ centers).squeeze(1)
             queries[kind] = session
-        return {"id": fused, **queries}
+        queries = {"id": fused, **queries}
+        return {name: self._match_of(name).query(vectors) for name, vectors in queries.items()}
 
     def encode(
         self, item_seq: Tensor, item_seq_len: Tensor, tables: Mapping[str, Tensor]
@@ -235,11 +246,15 @@ class MDSRec(MMSequentialRecommender):
         target = interaction[self.ITEM_ID]
         with self.full_precision():
             tables = self._tables()
-            queries = self._queries(*self.inputs(interaction), tables)
+            item_seq, lengths = self.inputs(interaction)
+            queries = self._queries(item_seq, lengths, tables)
+            candidates = self._candidates(tables)
+            parts = {name: queries[name] @ candidates[name].T for name in self.streams}
+            if self.settings.train_own_items == "mask":
+                parts = {n: without_own_items(one, item_seq, target) for n, one in parts.items()}
             # Column 0 is no item and must not take part in the softmax.
-            parts = {name: queries[name] @ tables[name][1:].T for name in self.streams}
             return tuple(
-                self.alpha[name] * softmax_ce(scores, target - 1).mean()
+                self.alpha[name] * softmax_ce(scores[:, 1:], target - 1).mean()
                 for name, scores in parts.items()
             )
 
@@ -253,7 +268,8 @@ class MDSRec(MMSequentialRecommender):
         with self.full_precision():
             tables = self.current_tables()
             queries = self._queries(*self.inputs(interaction), tables)
-            parts = {name: queries[name] @ tables[name].T for name in self.streams}
+            candidates = self._candidates(tables)
+            parts = {name: queries[name] @ candidates[name].T for name in self.streams}
         for scores in parts.values():
             scores[:, 0] = -math.inf
         return parts

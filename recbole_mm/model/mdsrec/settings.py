@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recbole_mm.errors import ConfigError
-from recbole_mm.model.settings import ModelSettings, option
+from recbole_mm.model.settings import TrainedSettings, option
 
 # Taken where modalities are not named, as far as there are vectors.
 USUAL = ("text", "image")
@@ -21,7 +21,7 @@ CoocNorm = Literal["none", "row", "sym"]
 
 
 @dataclass(frozen=True)
-class MDSRecSettings(ModelSettings):
+class MDSRecSettings(TrainedSettings):
     """Settings of `recbole_mm.model.mdsrec.model.MDSRec`."""
 
     # ---- Architecture ----
@@ -42,6 +42,11 @@ class MDSRecSettings(ModelSettings):
         min=0,
         max=1,
     )
+    score: Literal["dot", "cosine"] = option(
+        "dot",
+        "Session meets item by inner product, or by cosine with a learned temperature per stream.",
+    )
+    temperature: float = option(0.1, "First temperature of score: cosine.", above=0)
     # ---- Co-occurrence by distance ----
     use_cooc_id: bool = option(True, "Inject co-occurring items into the ID stream.")
     use_cooc_modal: bool = option(

@@ -74,7 +74,7 @@ class MMSBR(MMSequentialRecommender):
         If prices or categories asked for are missing.
     """
 
-    Settings = MMSBRSettings
+    Settings: ClassVar[type[MMSBRSettings]] = MMSBRSettings
     settings: MMSBRSettings
     input_type = InputType.POINTWISE
     # The parts; `OfficialMMSBR` has others.
@@ -99,7 +99,8 @@ class MMSBR(MMSequentialRecommender):
         self._build_content(self._content(dataset.fitted))
         self.fusion = self.Fusions[settings.fusion](settings, self.used)
         self.head = self.Head(self.fusion.width, self.size, settings.dropout_fusion)
-        self.interest = self.Session(self.size)
+        self.interest = self.Session(settings, self.max_seq_length)
+        self.match = layers.make_match(settings.score, settings.temperature)
         if settings.repeat_bias:
             self.repeat_bias = nn.Parameter(torch.zeros(()))
         self._build_price(read_prices(dataset.item_columns, settings, self.seen.numpy()))
@@ -226,7 +227,8 @@ class MMSBR(MMSequentialRecommender):
     ) -> dict[str, Tensor]:
         """Return what adds up to the scores, ``(B, N)`` each."""
         query = self.encode(item_seq, lengths, tables)
-        parts = {"interest": query[:, : self.size] @ tables["candidates"].T}
+        asked = self.match.query(query[:, : self.size])
+        parts = {"interest": asked @ self.match.items(tables["candidates"]).T}
         if self.price is not None:
             apart = self._distances(query, tables)
             parts["price"] = self.price.score(parts["interest"], apart)
@@ -272,7 +274,8 @@ class MMSBR(MMSequentialRecommender):
             tables = self.current_tables()
             item_seq, lengths = self.inputs(interaction)
             query = self.encode(item_seq, lengths, tables)
-            score = (query[:, : self.size] * tables["candidates"][item]).sum(dim=1)
+            asked = self.match.query(query[:, : self.size])
+            score = (asked * self.match.items(tables["candidates"][item])).sum(dim=1)
             if self.price is not None:
                 apart = query[:, self.size :] - tables["price"][item]
                 score = score + self.price.score(score, apart.square().sum(dim=1))
@@ -289,9 +292,11 @@ class MMSBR(MMSequentialRecommender):
         target = interaction[self.ITEM_ID]
         with self.full_precision():
             parts = self._parts(item_seq, lengths, self.item_tables())
+            scores = torch.stack(list(parts.values())).sum(dim=0)
+            if self.settings.train_own_items == "mask":
+                scores = losses.without_own_items(scores, item_seq, target)
             # Column 0 is no item and must not take part in the softmax.
-            scores = torch.stack(list(parts.values())).sum(dim=0)[:, 1:]
-            main = losses.softmax_ce(scores, target - 1).mean()
+            main = losses.softmax_ce(scores[:, 1:], target - 1).mean()
             if self.contrast is None:
                 return (main,)
             batch = torch.cat([item_seq.flatten(), target])

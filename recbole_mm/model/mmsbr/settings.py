@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recbole_mm.errors import ConfigError
-from recbole_mm.model.settings import ModelSettings, fixed, option
+from recbole_mm.model.settings import TrainedSettings, fixed, option
 
 # Read what is there, insist on it, or leave it out.
 Use = Literal["auto", True, False]
 
 
 @dataclass(frozen=True)
-class MMSBRSettings(ModelSettings):
+class MMSBRSettings(TrainedSettings):
     """Settings of `MMSBR`; docs/mmsbr.md explains every switch.
 
     Raises
@@ -73,6 +73,17 @@ class MMSBRSettings(ModelSettings):
     repeat_bias: bool = option(
         True, "Add one learned number to the scores of the items that a session already holds."
     )
+    position_weights: bool = option(
+        False, "Learn how much each position adds to its gate, from the end and from the start."
+    )
+    session_map: Literal["linear", "residual"] = option(
+        "linear",
+        "Map of the session vector: a linear one, or one that is added to it and starts at 0.",
+    )
+    score: Literal["dot", "cosine"] = option(
+        "dot", "Session meets item by inner product, or by cosine with a learned temperature."
+    )
+    temperature: float = option(0.1, "First temperature of score: cosine.", above=0)
     # ---- Price ----
     price_levels: int = option(
         99,
@@ -143,6 +154,11 @@ class MMSBRSettings(ModelSettings):
 class OfficialMMSBRSettings(MMSBRSettings):
     """Settings of `OfficialMMSBR`: what its code does is fixed, its sizes and dropouts are not."""
 
+    train_own_items: Literal["keep"] = fixed("keep")
+    position_weights: bool = fixed(False)
+    session_map: Literal["linear", "residual"] = fixed("linear")
+    score: Literal["dot", "cosine"] = fixed("dot")
+    temperature: float = fixed(1.0)
     pivot_scope: Literal["shared_plus_offset", "shared", "item"] = fixed("item")
     fusion: Literal["pivot", "concat_mlp"] = fixed("pivot")
     repeat_bias: bool = fixed(False)

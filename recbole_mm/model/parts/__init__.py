@@ -1,1 +1,1 @@
-"""Parts that any model's score can take besides its own: counted transitions and likeness of texts."""
+"""Parts that any model's score can take besides its own: transitions and likeness of texts."""

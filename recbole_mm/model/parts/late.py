@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class Weights:
 
     def numbers(self) -> dict[str, float]:
         """Return the weights by name, and the ways to count; a rule is told by a 1."""
-        found = {f"weight/{name}": value for name, value in (*self.networks.items(),)}
+        found = {f"weight/{name}": value for name, value in self.networks.items()}
         for name, weight in self.parts.items():
             found[f"weight/{name}"] = weight
             if weight:
@@ -68,27 +69,16 @@ class Weights:
                     found[f"{name}/{variant.rule}"] = 1.0
         return {**found, "own_items_last": float(self.own_last)}
 
-    def plain(self) -> dict[str, object]:
+    def plain(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""
         variants = {name: list(variant) for name, variant in self.variants.items()}
-        return {
-            "networks": self.networks,
-            "parts": self.parts,
-            "variants": variants,
-            "own_last": self.own_last,
-        }
+        return {**vars(self), "variants": variants}
 
     @classmethod
-    def of(cls, plain: Mapping[str, object]) -> Weights:
+    def of(cls, plain: Mapping[str, Any]) -> Weights:
         """Read what `plain` gave."""
-        variants: Mapping[str, Sequence] = plain["variants"]  # type: ignore[assignment]
-        read = {name: Variant(float(decay), rule) for name, (decay, rule) in variants.items()}
-        return cls(
-            dict(plain["networks"]),  # type: ignore[call-overload]
-            dict(plain["parts"]),  # type: ignore[call-overload]
-            read,
-            bool(plain["own_last"]),
-        )
+        read = {name: Variant(*variant) for name, variant in plain["variants"].items()}
+        return cls(dict(plain["networks"]), dict(plain["parts"]), read, bool(plain["own_last"]))
 
 
 def terms(batch: Batch, parts: Sequence[Counted], weights: Weights) -> Iterator[tuple[str, Tensor]]:

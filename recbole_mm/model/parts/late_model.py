@@ -48,7 +48,7 @@ class LateParts(SequentialRecommender):
         What was fitted, as plain values; empty before.
     """
 
-    late: dict[str, object]
+    late: dict[str, Any]
 
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
@@ -71,7 +71,8 @@ class LateParts(SequentialRecommender):
     def predict(self, interaction: Interaction) -> Tensor:
         """Return the score of each row's ``item_id``, ``(B,)``."""
         if not self.late:
-            return super().predict(interaction)
+            own: Tensor = super().predict(interaction)
+            return own
         item = interaction[self.ITEM_ID].unsqueeze(1)
         return self.full_sort_predict(interaction).gather(1, item).squeeze(1)
 

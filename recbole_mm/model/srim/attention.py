@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
@@ -32,6 +33,8 @@ class DirectAttention(nn.Module):
         Give the maps a bias.
     dropout
         Dropout on the attention weights.
+    n_positions
+        Items of the longest session, to learn what each position weighs (ours); 0 does not.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class DirectAttention(nn.Module):
         form: Literal["direct", "lin", "full"] = "direct",
         bias: bool = True,
         dropout: float = 0.0,
+        n_positions: int = 0,
     ) -> None:
         super().__init__()
+        self.positions = layers.PositionWeights(n_positions, -0.3) if n_positions else None
         self.n_heads = n_heads
         self.dropout = nn.Dropout(dropout)
         self.maps = nn.ModuleDict({role: nn.Linear(size, size, bias) for role in MAPPED[form]})
@@ -64,11 +69,15 @@ class DirectAttention(nn.Module):
         Tensor
             ``(B, Q, d)``.
         """
+        seen = mask
+        if self.positions is not None:
+            # An item starts with exp(-0.3) of the weight of the one after it.
+            seen = self.positions(mask).masked_fill(~mask, -math.inf)
         mixed = F.scaled_dot_product_attention(
             self._heads("query", query),
             self._heads("key", items),
             self._heads("value", items),
-            attn_mask=mask[:, None, None, :],
+            attn_mask=seen[:, None, None, :],
             dropout_p=self.dropout.p if self.dropout.training else 0.0,
         )
         return mixed.transpose(1, 2).flatten(2)

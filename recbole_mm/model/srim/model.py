@@ -9,9 +9,10 @@ from paper and released code, stands in docs/srim.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from recbole.config import Config
@@ -24,7 +25,7 @@ from recbole_mm.graph.cooccurrence import ItemGraph, cooccurrence
 from recbole_mm.graph.propagation import residual_propagate
 from recbole_mm.model import layers
 from recbole_mm.model.base import MMSequentialRecommender
-from recbole_mm.model.losses import softmax_ce
+from recbole_mm.model.losses import softmax_ce, without_own_items
 from recbole_mm.model.srim.attention import (
     DirectAttention,
     LastPosition,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 BRANCHES = {"both": ("id", "content"), "id": ("id",), "content": ("content",)}
 GCN = {"residual": ResidualGCN, "literal": LiteralGCN}
-MAIN = {"ce": softmax_ce, "bce_softmax": bce_softmax}
+MAIN = {"ce": softmax_ce, "ce_apart": softmax_ce, "bce_softmax": bce_softmax}
 
 
 class SRIM(MMSequentialRecommender):
@@ -89,6 +90,9 @@ class SRIM(MMSequentialRecommender):
         )
         self.encoders = nn.ModuleDict({b: self._encoder() for b in self.branches})
         self.session_maps = nn.ModuleDict({b: self._session_map() for b in self.branches})
+        self.match = nn.ModuleDict(
+            {b: layers.make_match(settings.score, settings.temperature) for b in self.branches}
+        )
         self.main_loss = MAIN[settings.main_loss]
         self.weights = self._loss_weights()
         self.loss_names = ("main", *self.weights)
@@ -134,7 +138,8 @@ class SRIM(MMSequentialRecommender):
         """Return all modalities' features ``(N, d_t)`` and which are absent ``(N, k)``."""
         settings, seen = self.settings, torch.from_numpy(dataset.train_counts > 0)
         parts, gaps = [], []
-        for modality in settings.modalities:
+        carried = () if self.features is None else tuple(self.features.tables)
+        for modality in settings.kinds(carried):
             table, present = self.feature(modality)
             how = settings.feature_norm, settings.feature_pca
             fit = partial(fit_space, table, present, seen, *how)
@@ -155,6 +160,7 @@ class SRIM(MMSequentialRecommender):
                 settings.attention,
                 settings.att_bias,
                 settings.att_dropout,
+                self.max_seq_length if settings.position_weights else 0,
             )
         if settings.session_pool == "mean":
             return MeanOfPositions(attention)
@@ -167,6 +173,8 @@ class SRIM(MMSequentialRecommender):
         always close to itself and stands above what follows it; a map can learn otherwise.
         """
         size = self.settings.embedding_size
+        if self.settings.session_map == "residual":
+            return layers.ResidualMap(size)
         return nn.Linear(size, size) if self.settings.session_map == "linear" else nn.Identity()
 
     def _loss_weights(self) -> dict[str, float]:
@@ -189,7 +197,9 @@ class SRIM(MMSequentialRecommender):
 
     def _reset(self, module: nn.Module) -> None:
         """Draw a map from ``U(-1/sqrt(d), 1/sqrt(d))``; tables have drawn their own already."""
-        if isinstance(module, nn.Linear):
+        if isinstance(module, layers.ResidualMap):
+            module.reset()
+        elif isinstance(module, nn.Linear):
             bound = self.settings.embedding_size**-0.5
             for parameter in module.parameters():
                 nn.init.uniform_(parameter, -bound, bound)
@@ -203,13 +213,15 @@ class SRIM(MMSequentialRecommender):
         for branch, source in self.tables.items():
             table = self.dropout(source())
             tables[branch] = self.gcn[branch](table, adjacency) if branch in self.gcn else table
-        return {**tables, "candidates": torch.cat(list(tables.values()), dim=1)}
+        met = [self._match_of(branch).items(tables[branch]) for branch in self.branches]
+        return {**tables, "candidates": torch.cat(met, dim=1)}
 
     def encode(
         self, item_seq: Tensor, item_seq_len: Tensor, tables: Mapping[str, Tensor]
     ) -> Tensor:
         """Return the branches' session vectors side by side, ``(B, D)``."""
-        return self._query(self._encoded(item_seq, item_seq_len, tables))
+        queries = self._queries(self._encoded(item_seq, item_seq_len, tables))
+        return torch.cat(list(queries.values()), dim=1)
 
     def _encoded(
         self, item_seq: Tensor, lengths: Tensor, tables: Mapping[str, Tensor]
@@ -220,10 +232,37 @@ class SRIM(MMSequentialRecommender):
             for branch, encoder in self.encoders.items()
         }
 
-    def _query(self, encoded: Mapping[str, Session]) -> Tensor:
-        """Return ``(B, D)``, which multiplied with the candidates gives the scores (eq. 14)."""
-        mapped = [maps(encoded[branch].after) for branch, maps in self.session_maps.items()]
-        return torch.cat(mapped, dim=1)
+    def _match_of(self, branch: str) -> layers.Match:
+        """Return how sessions and items of a branch meet."""
+        return cast(layers.Match, self.match[branch])
+
+    def _queries(self, encoded: Mapping[str, Session]) -> dict[str, Tensor]:
+        """Return each branch's ``(B, d)``, which times its candidates are its scores (eq. 14)."""
+        return {
+            branch: self._match_of(branch).query(maps(encoded[branch].after))
+            for branch, maps in self.session_maps.items()
+        }
+
+    def _apart(self, queries: Mapping[str, Tensor], candidates: Tensor) -> dict[str, Tensor]:
+        """Return the scores ``(B, N)`` of each branch alone."""
+        size = self.settings.embedding_size
+        return {
+            branch: query @ candidates[:, place * size : (place + 1) * size].T
+            for place, (branch, query) in enumerate(queries.items())
+        }
+
+    @torch.no_grad()
+    def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:
+        """Return the scores ``(B, N)`` of each branch; padding has ``-inf``. One has no parts."""
+        if len(self.branches) < 2:
+            return {}
+        with self.full_precision():
+            tables = self.current_tables()
+            encoded = self._encoded(*self.inputs(interaction), tables)
+            parts = self._apart(self._queries(encoded), tables["candidates"])
+        for scores in parts.values():
+            scores[:, 0] = -math.inf
+        return parts
 
     # ---- Training ----
 
@@ -234,13 +273,25 @@ class SRIM(MMSequentialRecommender):
             item_seq, lengths = self.inputs(interaction)
             encoded = self._encoded(item_seq, lengths, tables)
             target = interaction[self.ITEM_ID]
-            # Column 0 is no item and must not take part in the softmax.
-            scores = self._query(encoded) @ tables["candidates"][1:].T
-            parts = [self.main_loss(scores, target - 1).mean()]
+            parts = [self._main(self._queries(encoded), tables["candidates"], item_seq, target)]
             step = Step(item_seq, target, interaction[self.USER_ID], encoded, tables)
             for name, term in self.terms.items():
                 parts.append(self.weights[name] * self.reduced(term(step)))
         return tuple(parts)
+
+    def _main(
+        self, queries: Mapping[str, Tensor], candidates: Tensor, item_seq: Tensor, target: Tensor
+    ) -> Tensor:
+        """Return the main loss (eq. 15), or the sum of one per branch, a scalar."""
+        if self.settings.main_loss == "ce_apart":
+            scores = list(self._apart(queries, candidates).values())
+        else:
+            scores = [torch.cat(list(queries.values()), dim=1) @ candidates.T]
+        if self.settings.train_own_items == "mask":
+            scores = [without_own_items(one, item_seq, target) for one in scores]
+        # Column 0 is no item and must not take part in the softmax.
+        losses = [self.main_loss(one[:, 1:], target - 1).mean() for one in scores]
+        return torch.stack(losses).sum()
 
     def reduced(self, values: Tensor) -> Tensor:
         """Return the values of an auxiliary loss, one per row or item, as one number."""

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recbole_mm.errors import ConfigError
-from recbole_mm.model.settings import ModelSettings, fixed, option
+from recbole_mm.model.settings import TrainedSettings, fixed, option
+
+# Taken where modalities are not named, as far as there are vectors.
+USUAL = ("text", "image", "price")
 
 
 @dataclass(frozen=True)
-class SRIMSettings(ModelSettings):
+class SRIMSettings(TrainedSettings):
     """Settings of `SRIM`.
 
     Raises
@@ -21,8 +24,10 @@ class SRIMSettings(ModelSettings):
     """
 
     # ---- Item tables ----
-    modalities: tuple[str, ...] = option(
-        ("text",), "Features of the content branch, side by side, such as [text, image]."
+    modalities: tuple[str, ...] | None = option(
+        ("text",),
+        "Features of the content branch, side by side, such as [text, image]; ~ takes text, image "
+        "and price as far as there are vectors.",
     )
     embedding_size: int = option(100, "Width of each branch; n_heads divides it.", min=1)
     branches: Literal["both", "id", "content"] = option("both", "Which branches score.")
@@ -54,13 +59,24 @@ class SRIMSettings(ModelSettings):
     session_residual: bool = option(
         True, "Add the last item's vector to the attention's output at the last position."
     )
-    session_map: Literal["linear", "none"] = option(
+    session_map: Literal["linear", "residual", "none"] = option(
         "linear",
-        "Map of the session vector before it meets the items; with none an item suits itself best.",
+        "Map of the session vector before it meets the items: a linear one, one that is added to "
+        "the vector and starts at 0, or none, with which an item suits itself best.",
     )
+    position_weights: bool = option(
+        False,
+        "Learn how much each position counts in the attention, from the end and from the start.",
+    )
+    score: Literal["dot", "cosine"] = option(
+        "dot", "Session meets item by inner product, or by cosine with a learned temperature."
+    )
+    temperature: float = option(0.1, "First temperature of score: cosine.", above=0)
     # ---- Losses ----
-    main_loss: Literal["ce", "bce_softmax"] = option(
-        "ce", "Softmax cross-entropy, or eq. 15 over softmax probabilities."
+    main_loss: Literal["ce", "ce_apart", "bce_softmax"] = option(
+        "ce",
+        "Softmax cross-entropy of the score, of each branch's own score, or eq. 15 over softmax "
+        "probabilities.",
     )
     align: Literal["infonce", "paper"] = option(
         "infonce", "Alignment loss: contrast in the batch, or eq. 9-11."
@@ -92,13 +108,20 @@ class SRIMSettings(ModelSettings):
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""
         used = self.branches != "id" and self.content != "random"
-        return self.modalities if used else ()
+        return self.kinds(available) if used else ()
+
+    def kinds(self, available: Sequence[str]) -> tuple[str, ...]:
+        """Return the modalities of the content branch, given those that are there."""
+        if self.modalities is not None:
+            return self.modalities
+        return tuple(name for name in USUAL if name in available)
 
 
 @dataclass(frozen=True)
 class OfficialSRIMSettings(SRIMSettings):
     """Settings of `OfficialSRIM`: sizes, weights and dropouts are left to choose."""
 
+    train_own_items: Literal["keep"] = fixed("keep")
     branches: Literal["both"] = fixed("both")
     content: Literal["random"] = fixed("random")
     gcn: Literal["residual"] = fixed("residual")
@@ -108,6 +131,9 @@ class OfficialSRIMSettings(SRIMSettings):
     session_pool: Literal["last"] = fixed("last")
     session_residual: Literal[False] = fixed(False)
     session_map: Literal["none"] = fixed("none")
+    position_weights: Literal[False] = fixed(False)
+    score: Literal["dot"] = fixed("dot")
+    temperature: float = fixed(1.0)
     main_loss: Literal["ce"] = fixed("ce")
     co: Literal["infonce"] = fixed("infonce")
     co_pos_weight: Literal["count"] = fixed("count")

@@ -44,10 +44,16 @@ SCORES = [
     {"center_block": "bare"},
     {"center_ffn": "printed"},
     {"relation_tau": 3.0},
+    {"score": "cosine"},
 ]
-LOSSES = [{"hidden_dropout_prob": 0.3}, {"attn_dropout_prob": 0.3}]
-# Equal numbers by another way (test_nearest.py, test_files.py), and keys of the trainer.
-ELSEWHERE = {"knn_backend", "graph_cache", "learning_rate", "weight_decay"}
+LOSSES = [
+    {"hidden_dropout_prob": 0.3},
+    {"attn_dropout_prob": 0.3},
+    {"train_own_items": "mask"},
+]
+# Equal numbers by another way (test_nearest.py, test_files.py), a first weight (test_layers.py),
+# and keys of the trainer.
+ELSEWHERE = {"knn_backend", "graph_cache", "temperature", "learning_rate", "weight_decay"}
 
 
 @pytest.fixture

@@ -1,0 +1,70 @@
+"""Counted parts against rules counted by hand; rows of the test cannot move them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recbole_mm.errors import FeatureError
+from recbole_mm.model.counting.history import History
+from recbole_mm.model.parts.counted import Lexical, Transitions, Variant, counted_parts
+
+N_ITEMS = 6
+
+
+def history(rows, *lists):
+    made = rows(*lists)
+    return History.of(made["item_id_list"], made["item_length"], N_ITEMS)
+
+
+def z(values):
+    """Return z-scores over items 1 to 5."""
+    found = torch.tensor(values)
+    return (found - found.mean()) / found.std(correction=0)
+
+
+def test_transitions_by_hand(data, rows):
+    """Directly after 2: item 3 once, item 1 twice (sessions 3 and 4)."""
+    part = Transitions(data, N_ITEMS)
+    found = part.z(history(rows, [3, 2]), Variant(0.0, "markov"), "cpu")
+    torch.testing.assert_close(found[0, 1:], z([2 / 3, 0.0, 1 / 3, 0.0, 0.0]))
+    assert float(found[0, 0]) == 0.0
+
+
+def test_the_decay_weighs_the_history(data, rows):
+    """Markov of item 3 is 4 alone, of item 4 it is 2: weights exp(-1/2) and 1."""
+    part = Transitions(data, N_ITEMS)
+    found = part.z(history(rows, [3, 4]), Variant(2.0, "sequential"), "cpu")
+    torch.testing.assert_close(found[0, 1:].mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
+    raw = part.raw(history(rows, [3, 4]), Variant(2.0, "sequential"))[0]
+    # After 4: item 2 at distance 1, item 1 at distance 2, so 2/3 and 1/3.
+    expected = torch.tensor([0.0, 1 / 3, 2 / 3, 0.0, 0.606531, 0.0])
+    torch.testing.assert_close(raw, expected, atol=1e-5, rtol=0)
+
+
+def test_lexical_is_zero_without_shared_words(data, rows):
+    """Item 1, red lamp: nearest is itself, then 2 (red lamp shade); 4 (blue chair) shares none."""
+    part = Lexical(data, N_ITEMS)
+    raw = part.raw(history(rows, [1]), Variant(0.0))[0]
+    assert float(raw[1]) == pytest.approx(1.0, abs=1e-6)
+    assert float(raw[2]) > float(raw[3]) > 0.0
+    assert float(raw[4]) == 0.0
+
+
+def test_an_unknown_history_scores_all_alike(data, rows):
+    """Item 5 stands in no session."""
+    part = Transitions(data, N_ITEMS)
+    for variant in part.variants:
+        assert not bool(part.z(history(rows, [5]), variant, "cpu").any())
+
+
+def test_no_text_is_said(data):
+    data.item_columns.path.unlink()
+    with pytest.raises(FeatureError, match=r"lexical finds no text .*text_fields"):
+        counted_parts(data, ["lexical"], N_ITEMS)
+
+
+def test_parts_come_in_one_order(data):
+    found = [part.name for part in counted_parts(data, ["lexical", "transitions"], N_ITEMS)]
+    assert found == ["transitions", "lexical"]
+    assert counted_parts(data, ["own_items"], N_ITEMS) == []
