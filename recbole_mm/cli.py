@@ -209,10 +209,10 @@ def _handle_run(args: argparse.Namespace, overrides: Overrides) -> int:
         registry.resolve(model)  # a misspelt name is answered before torch is imported
     if args.explain is not None:
         return _explain(model, dataset, args, overrides)
-    from recbole_mm import run
+    from recbole_mm.run import format_result, run
 
-    result = run.run(model, dataset, args.config_files, overrides, resume=args.resume)
-    print(run.format_result(result))
+    result = run(model, dataset, args.config_files, overrides, resume=args.resume)
+    print(format_result(result))
     return 0
 
 
