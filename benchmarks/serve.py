@@ -16,7 +16,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "SRIM": {}, "AlterRec": {}, "MMSBR": {"use_text": True}, "MDSRec": {"preset": "text"},
     "Counting": {"beta": 0.0}, "SASRec": {}, "GRU4Rec": {},
 }  # fmt: skip
-ASKED, BATCHES, ONES = 4096, 3, 200
+ASKED, BATCHES, ONES, REQUESTS = 4096, 3, 200, 2000
 
 
 def pack(folder: Path, model: str) -> Path:
@@ -74,6 +74,53 @@ def measure(model: str) -> dict[str, Any]:
         }  # fmt: skip
 
 
+def over_http(model: str, clients: int) -> dict[str, Any]:
+    """Serve a pack in a process of its own and ask it, one session per request."""
+    import http.client
+    import json
+    import signal
+    import subprocess
+    import sys
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    from recbole_mm.serve.recommender import Recommender
+
+    with common.temporary_folder() as folder:
+        place = pack(folder, model)
+        tokens = Recommender.load(place).items.tokens
+        command = [sys.executable, "-m", "recbole_mm", "serve", f"--pack={place}", "--port=0"]
+        service = subprocess.Popen([*command, "--rate=0"], stdout=subprocess.PIPE, text=True)
+        assert service.stdout is not None
+        port = int(service.stdout.readline().split("127.0.0.1:")[1].split()[0])
+        asked = sessions_of(tokens, REQUESTS)
+
+        def client(number: int) -> list[float]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            times = []
+            for session in asked[number::clients]:
+                body = json.dumps({"sessions": [session]})
+                start = time.perf_counter()
+                connection.request("POST", "/recommend", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                assert answer.status == 200, answer.read()
+                answer.read()
+                times.append(1000 * (time.perf_counter() - start))
+            return times
+
+        client(0)  # what is made at the first request does not count
+        start = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            times = [one for found in pool.map(client, range(clients)) for one in found]
+        passed = time.perf_counter() - start
+        service.send_signal(signal.SIGTERM)
+        service.wait()
+    p50, p99 = np.percentile(times, [50, 99])
+    return {"rate": len(times) / passed, "p50": p50, "p99": p99}
+
+
 def by_topk(recommender: Any, asked: list[list[str]]) -> list[list[float]]:
     """Return the largest scores, as one would write it by hand; items are looked up as well."""
     import torch
@@ -106,7 +153,16 @@ def report() -> None:
         "equal of 200",
     )  # fmt: skip
     common.table(header, rows)
+    print(
+        f"{REQUESTS:,} requests of one session over HTTP; service and clients share the machine\n"
+    )
+    rows = []
+    for model in ("SRIM", "SASRec"):
+        for clients in (1, 16, 64):
+            made = common.run_part("over_http", model=model, clients=clients)
+            rows.append((model, clients, made["rate"], made["p50"], made["p99"]))
+    common.table(("model", "clients", "requests/s", "p50 wall ms", "p99"), rows)
 
 
 if __name__ == "__main__":
-    common.main({"measure": measure}, report)
+    common.main({"measure": measure, "over_http": over_http}, report)

@@ -154,7 +154,12 @@ def read_pack(folder: str | Path, device: str = "cpu") -> Restored:
     overrides = {**description["config"], "use_gpu": device != "cpu", "tensorboard": False}
     config = MMConfig(None, None, (), overrides)
     state = load_checkpoint(folder / MODEL)
-    dataset = PackedDataset(config, state["dataset"], folder)
+    try:
+        dataset = PackedDataset(config, state["dataset"], folder)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} was packed by another version of recbole_mm ({error!r}); pack the run again."
+        ) from error
     model_class = with_late_parts(config.model_class, config["score_parts"])
     model = model_class(config, dataset).to(config["device"])
     _load(model, state, folder)

@@ -200,6 +200,14 @@ def test_a_client_that_is_too_fast_is_told_so(packed) -> None:
     assert service.end()[0] == 0
 
 
+def test_answers_are_sent_at_once() -> None:
+    """Asyncio turns Nagle's delay of 40 ms off where the socket names its protocol."""
+    from recbole_mm.serve.web.command import _listen
+
+    with _listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+
+
 def test_rates_by_hand() -> None:
     clock = [0.0]
     rates = Rates(2, lambda: clock[0])
