@@ -17,10 +17,12 @@ from recbole_mm import yaml_files
 from recbole_mm.config import MMConfig
 from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
+from recbole_mm.evaluation.new_items import ranks_among
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
 from recbole_mm.run.members import blended
+from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
@@ -142,6 +144,9 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
     test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
     outcome = outcome_of(prepared, trainer, valid, test)
+    if prepared.dataset.held_out.any():
+        among_new = ranks_among(model, prepared.test, prepared.dataset.held_out)
+        outcome["slices"][DIVISION] = new_item_metrics(prepared, trainer.ranks, among_new)
     record: Record = {**outcome, **after_training(prepared, trainer, folder)}
     if (floor := floor_of(prepared, trainer.ranks)) is not None:
         record["floor"] = floor

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypedDict, cast, get_type_hints
 import numpy as np
 import torch
 
-from recbole_mm import __version__
 from recbole_mm.errors import DataError
 from recbole_mm.evaluation.parts import PartMetrics
 from recbole_mm.evaluation.ranking import from_ranks
@@ -21,6 +20,7 @@ from recbole_mm.evaluation.slices import Slices, slice_metrics
 from recbole_mm.files import RESULT, Plain, atomic_write, fits, read_json
 from recbole_mm.run.floor import Floor
 from recbole_mm.trainer.history import EpochRecord
+from recbole_mm.version import __version__
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
