@@ -59,6 +59,9 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) ->
     EncodeError, FeatureError, DataError
         With what is wrong and how to mend it.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if "image_urls" in overrides:
+        raise EncodeError("--image_urls is called --image_col now, and takes paths, too.")
     if unknown := sorted(set(overrides) - {"feature_path", "ITEM_ID_FIELD"}):
         raise EncodeError(
             f"encode does not know {', '.join('--' + key for key in unknown)}. `recbole-mm encode "
@@ -157,7 +160,7 @@ class _Work:
             )  # fmt: skip
         return encode_image(
             self.folder, self.args.dataset, self.out, images=options.get("images"),
-            image_urls=options.get("image_urls"), limits=self.limits(options),
+            image_col=options.get("image_col"), limits=self.limits(options),
             encoder=options.get("image_encoder") or "googlenet", weights=options.get("weights"),
             labels=_positive(options.get("labels"), "labels") or TOP, **common,
         )  # fmt: skip

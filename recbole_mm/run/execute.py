@@ -23,6 +23,7 @@ from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
 from recbole_mm.run.members import blended
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
+from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
@@ -80,10 +81,10 @@ def run(
         if not resume:
             # Only now: a run that is refused must not lose what an earlier one left here.
             _write_config(config, folder)
-        record = _train_and_test(prepared, folder, bool(resume))
-        record["seconds"]["total"] = time.perf_counter() - started
+        record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
         result.save()
+        write_page(result)
     return result
 
 
@@ -132,10 +133,11 @@ def _write_config(config: MMConfig, folder: Path) -> None:
         yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
 
 
-def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
+def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: float) -> Record:
     """Fit, test once with the best weights of validation, study, and return the record."""
     config, model = prepared.config, prepared.model
     trainer = trainer_class(prepared.spec, config.model_class)(config, model)
+    trainer.started = started
     if resume:
         trainer.resume(folder)
     progress = config["show_progress"]
@@ -150,7 +152,7 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
     record: Record = {**outcome, **after_training(prepared, trainer, folder)}
     if (floor := floor_of(prepared, trainer.ranks)) is not None:
         record["floor"] = floor
-    record["seconds"] |= trainer.seconds
+    record["seconds"] |= {**trainer.seconds, "total": trainer.elapsed()}
     return record
 
 

@@ -58,6 +58,8 @@ class CheckpointMixin:
     start_epoch: int
     valid_metric: str
     best_epoch: int
+    seconds: dict[str, float]
+    earlier: float
     _identity: Identity
     _loader: TrainDataLoader | None = None
     _kept: bool = False
@@ -93,6 +95,7 @@ class CheckpointMixin:
         self._load_stateful(state["stateful"])
         for name in _COUNTERS:
             setattr(self, name, state[name])
+        self.earlier = float(self.seconds.get("total", 0.0))
         self.start_epoch = state["epoch"] + 1
         self._kept = Path(self.saved_model_file).exists()
         self._resumed = state

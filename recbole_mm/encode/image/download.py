@@ -179,7 +179,7 @@ def _count_failure(state: _State, limits: Limits, url: str, error: Exception) ->
         raise EncodeError(
             f"{state.unreachable} connections in a row failed, the last one to {url} "
             f"({type(error).__name__}). Is there a network? What was fetched is kept; start again "
-            "later, or put the pictures into the folder yourself and leave --image_urls out."
+            "later, or put the pictures into the folder yourself and leave --image_col out."
         ) from error
 
 
