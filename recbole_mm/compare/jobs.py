@@ -16,7 +16,6 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import recbole_mm
 from recbole_mm.compare.results import last_error
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import LAST
@@ -111,7 +110,7 @@ def _environment(side_by_side: int) -> dict[str, str]:
     threads = max(1, cores // side_by_side)
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         threads = min(threads, int(os.environ["OMP_NUM_THREADS"]))
-    package = str(Path(recbole_mm.__file__).resolve().parents[1])
+    package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     share = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return {**os.environ, **share, "PYTHONPATH": path}

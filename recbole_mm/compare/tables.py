@@ -17,10 +17,10 @@ from recbole_mm.run.intervals import difference_of, interval_of
 from recbole_mm.run.record import MASKED, TIED, Record, marks
 
 _PROTOCOL = (
-    "split_by", "split_ratio", "eval_targets", "cold_targets", "candidates", "history",
-    "MAX_ITEM_LIST_LENGTH",
+    "split_by", "split_ratio", "eval_targets", "cold_targets", "cold_items", "new_item_ids",
+    "candidates", "history", "MAX_ITEM_LIST_LENGTH",
 )  # fmt: skip
-_DIVISIONS = ("target", "popularity", "history")
+_DIVISIONS = ("target", "popularity", "history", "new_items")
 _PACKAGES = ("recbole_mm", "recbole", "torch")
 
 

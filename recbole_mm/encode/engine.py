@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -243,8 +243,10 @@ def publish(
         and tokens == previous[1].ids
         and all(keys[token] == previous[0].contents.get(token) for token in tokens)
     ):
-        sha256 = previous[0].itememb_sha256
-        store.publish_manifest(manifest.made_of(sha256))
+        # How many were encoded belongs to the file, which is the one that was there.
+        before = {name: n for name, n in previous[0].counts.items() if name.endswith("_encoded")}
+        kept = replace(manifest, counts={**manifest.counts, **before})
+        store.publish_manifest(kept.made_of(previous[0].itememb_sha256))
     else:
         store.publish(
             tokens, np.stack([outcome.vectors[keys[token]] for token in tokens]), manifest

@@ -52,7 +52,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--download", action="store_true", help="fetch a model that is not here")
     _add_table(parser.add_argument, BOTH)
     _add_table(parser.add_argument_group("text").add_argument, TEXT)
-    _add_table(parser.add_argument_group("pictures").add_argument, IMAGE)
+    pictures = parser.add_argument_group("pictures")
+    _add_table(pictures.add_argument, IMAGE)
+    pictures.add_argument(
+        "--allow_private",
+        action="store_true",
+        help="also fetch from this machine and local networks",
+    )
     add = partial(parser.add_argument_group("vectors you have").add_argument, action=options.Once)
     add("--from_npy", metavar="FILE", help="take the vectors of this .npy file instead")
     add("--ids", metavar="FILE", help="item ids of the .npy rows, one per line")

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -17,10 +17,12 @@ from recbole_mm import yaml_files
 from recbole_mm.config import MMConfig
 from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
-from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write
+from recbole_mm.evaluation.new_items import ranks_among
+from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
 from recbole_mm.run.members import blended
+from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
@@ -75,10 +77,10 @@ def run(
     inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder), _log_to(folder / LOG, config["state"]):
-        if not resume:
-            _write_config(config, folder)
         prepared = prepare(config, blended) if config["model"] == "Blend" else prepare(config)
-        _check_cuts(prepared)
+        if not resume:
+            # Only now: a run that is refused must not lose what an earlier one left here.
+            _write_config(config, folder)
         record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
         result.save()
@@ -131,24 +133,6 @@ def _write_config(config: MMConfig, folder: Path) -> None:
         yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
 
 
-def _check_cuts(prepared: Prepared) -> None:
-    """Refuse a cut-off beyond the catalogue, which the evaluator cannot rank.
-
-    Raises
-    ------
-    ConfigError
-        There are fewer items than the largest ``topk``.
-    """
-    config = prepared.config
-    items, deepest = prepared.dataset.item_num - 1, max(config["topk"])
-    if deepest > items:
-        half = max(1, items // 2)
-        raise ConfigError(
-            f"topk asks for the first {deepest} items, but {config['dataset']} has {items}. Lower "
-            f"it, for example --topk=[{half}] --valid_metric=NDCG@{half}"
-        )
-
-
 def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: float) -> Record:
     """Fit, test once with the best weights of validation, study, and return the record."""
     config, model = prepared.config, prepared.model
@@ -162,6 +146,9 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: flo
     test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
     outcome = outcome_of(prepared, trainer, valid, test)
+    if prepared.dataset.held_out.any():
+        among_new = ranks_among(model, prepared.test, prepared.dataset.held_out)
+        outcome["slices"][DIVISION] = new_item_metrics(prepared, trainer.ranks, among_new)
     record: Record = {**outcome, **after_training(prepared, trainer, folder)}
     if (floor := floor_of(prepared, trainer.ranks)) is not None:
         record["floor"] = floor
@@ -174,10 +161,15 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the system frees the lock of a killed one."""
     try:
         with FileLock(folder / ".lock", timeout=0):
+            remove_unfinished(folder)
             yield
     except Timeout as error:
         raise CheckpointError(
             f"{folder}: another process is running there. Wait for it, or name another run_folder."
+        ) from error
+    except NotImplementedError as error:
+        raise CheckpointError(
+            f"{folder}: its file system has no locks. Name a run_folder on another disk."
         ) from error
 
 
@@ -188,6 +180,18 @@ class _PlainFormatter(logging.Formatter):
         return _ANSI.sub("", super().format(record))
 
 
+class _RunLog(logging.FileHandler):
+    """The log of a run; one that cannot be written ends the run like any other of its files."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        error.filename = error.filename or self.baseFilename
+        raise error
+
+
 @contextmanager
 def _log_to(path: Path, level: str) -> Iterator[None]:
     """Log to ``path`` and to standard error for the time of one run.
@@ -196,7 +200,7 @@ def _log_to(path: Path, level: str) -> Iterator[None]:
     """
     root = logging.getLogger()
     before, threshold = root.handlers[:], root.level
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _RunLog(path, encoding="utf-8")
     handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)]
     for handler in handlers:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -205,4 +209,5 @@ def _log_to(path: Path, level: str) -> Iterator[None]:
         yield
     finally:
         root.handlers, root.level = before, threshold
-        file.close()
+        with suppress(OSError):  # said when it happened
+            file.close()

@@ -20,7 +20,8 @@ def format_result(result: RunResult) -> str:
     for name, value in record["test"].items():
         valid = record["valid"][name]
         lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {_shown_interval(record, name)}"]
-    lines += _shown_floor(record) + _shown_parts(record) + _shown_diagnostics(record)
+    lines += _shown_new_items(record) + _shown_floor(record)
+    lines += _shown_parts(record) + _shown_diagnostics(record)
     seconds = record["seconds"]
     lines += [
         "",
@@ -51,6 +52,16 @@ def shown_warnings(record: Record) -> list[str]:
             "and the metrics order ties arbitrarily"
         ]
     return lines
+
+
+def _shown_new_items(record: Record) -> list[str]:
+    """Return the test metrics of targets that `cold_items` held out of training."""
+    groups = record["slices"].get("new_items", {})
+    lines = []
+    for name, found in groups.items():
+        cells = [f"{metric} {value:.4f}" for metric, value in found.items() if metric != "n"]
+        lines.append(f"{found['n']} test targets are new items; {name}: {', '.join(cells)}")
+    return ["", *lines] if lines else []
 
 
 def _shown_floor(record: Record) -> list[str]:

@@ -154,6 +154,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             raise
         if saved and not self._kept:
             self._save(max(self.start_epoch, self.epochs) - 1, best=True)
+        self._fill_new_items(valid_data, saved)
         self._fit_late(valid_data, saved)
         return self.best_valid_score, self.best_valid_result
 

@@ -11,6 +11,14 @@ import pytest
 from recbole_mm.compare.jobs import Job, _progress, run_jobs
 from recbole_mm.errors import ConfigError
 
+# The least that a reader of results relies on.
+RECORD = {
+    "status": "ok", "model": "M", "dataset": "d", "seed": 1, "synthetic": False, "leaky": False,
+    "fingerprint": {"data": "0", "features": {}}, "counts": {}, "config": {}, "valid": {},
+    "test": {}, "ranks": {"session": ["s"], "rank": [1]}, "epochs_run": 1, "best_epoch": 1,
+    "seconds": {},
+}  # fmt: skip
+
 
 def test_a_killed_run_says_so(tmp_path, monkeypatch):
     job = Job("x", 1, ("--model=none",), tmp_path / "run", tmp_path / "x.log")
@@ -33,7 +41,7 @@ def test_a_finished_job_has_nothing_left_to_do(tmp_path):
     assert job.pending() == ["run", "--model=M", "--plugins=p", f"--run_folder={tmp_path}"]
     (tmp_path / "last.safetensors").touch()
     assert job.pending() == ["run", f"--resume={tmp_path}", "--plugins=p"]
-    (tmp_path / "result.json").write_text(json.dumps({"status": "ok"}))
+    (tmp_path / "result.json").write_text(json.dumps(RECORD))
     assert job.pending() is None
 
 

@@ -169,6 +169,22 @@ def test_an_unfinished_result_is_no_result_and_a_damaged_one_is_an_error(tmp_pat
         write_report(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damage", [{"test": 3}, {"ranks": {"rank": ["x"]}}, {"slices": []}, {"fingerprint": None}]
+)
+def test_a_result_that_is_json_but_no_result(damage, tmp_path):
+    write(tmp_path, {"SASRec": [{**record(), **damage}]})
+    with pytest.raises(DataError, match=r"result\.json is damaged .*remove it to run again"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b'{"rows": []}', b"[" * 100_000])
+def test_a_damaged_plan_is_named(content, tmp_path):
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"plan\.json is damaged .*Give the command"):
+        write_report(tmp_path)
+
+
 def test_a_folder_without_a_plan(tmp_path):
     with pytest.raises(ConfigError, match="plan.json"):
         write_report(tmp_path)
