@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tables = {
         "clicks.csv": [["visit_id", "product_id", "time"], *clicks],
         "goods.csv": [["product_id", "title", "category", "price"], *goods],
+        "tomorrow.csv": [["session_id", "item_id"], ["ann", "p3"], ["ann", "p7"], ["bob", "p21"]],
     }
     for name, lines in tables.items():
         with open(tmp_path / name, "w", newline="", encoding="utf-8") as stream:
@@ -61,9 +63,11 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_commands_lead_from_tables_and_pictures_to_a_report(shop, clip, capfd) -> None:
     lines = commands()
-    assert [line.split()[1] for line in lines[:3]] == ["prepare", "encode", "compare"]
+    assert [line.split()[1] for line in lines] == ["prepare", "encode", "compare", "recommend"]
     for line in lines:
         words = shlex.split(line.replace("clip-ViT-B-32", str(clip)).replace('"1 2 3"', "1"))
+        # As the shell does.
+        words = [found for word in words for found in (sorted(glob(word)) or [word])]
         more = ["--epochs=1"] if words[1] == "compare" else []
         code = cli.main([*words[1:], *more])
         shown = capfd.readouterr()
@@ -74,5 +78,9 @@ def test_the_commands_lead_from_tables_and_pictures_to_a_report(shop, clip, capf
     record = json.loads(next(shop.glob("my_shop/runs/MMSBR-*/result.json")).read_text())
     assert set(record["fingerprint"]["features"]) >= {"text", "image"}
     assert record["floor"]["model"] == "Counting"
+    with open(shop / "recommended.csv", encoding="utf-8") as stream:
+        recommended = list(csv.DictReader(stream))
+    assert [row["session_id"] for row in recommended] == ["ann"] * 10 + ["bob"] * 10
+    assert {row["item_id"] for row in recommended} <= {f"p{n}" for n in range(PRODUCTS)}
     page = (shop / "my_shop" / "report.html").read_text("utf-8")
     assert "Comparison on MyShop" in page and "floor: Counting" in page
