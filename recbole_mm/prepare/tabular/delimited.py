@@ -56,7 +56,12 @@ def _open(path: Path, form: str, first: str, lines: Iterator[str]) -> tuple[list
     if form == CSV:
         separator = ";" if first.count(";") > first.count(",") else ","
         reader = csv.reader(lines, delimiter=separator, strict=True)
-        names = next(csv.reader([first], delimiter=separator))
+        try:
+            names = next(csv.reader([first], delimiter=separator))
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line 1: no readable header ({error}). Check its line ends."
+            ) from error
     else:
         reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
         names = first.rstrip("\r\n").split("\t")

@@ -131,6 +131,7 @@ def test_a_key_that_some_lines_lack_is_an_empty_cell(tmp_path):
         ("i.jsonl", b'{"b": 1}\n', r"column 'a' is not in the header, which has: b"),
         ("i.jsonl", b"", r"i\.jsonl: empty"),
         ("i.jsonl", b"[" * 100000, r"line 1: no JSON"),
+        ("i.csv", b"\ra,b\n1,2\n", r"line 1: no readable header"),
         ("i.csv", b"PK\x03\x04rest", r"a zip file or a spreadsheet"),
         ("i.parquet", b"a,b\n1,2\n", r"not a Parquet file, whatever its name says"),
         ("i.parquet", b"PAR1" + b"x" * 99, r"no readable Parquet file"),
