@@ -124,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recbole_mm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for add in (
-        _run, _compare, _encode, _prepare, _audit, _export, _serving, _doctor
+        _run, _compare, _blend, _encode, _prepare, _audit, _export, _serving, _doctor
     ):  # fmt: skip
         add(commands)
     return parser
@@ -258,6 +258,24 @@ def _on_compare(args: argparse.Namespace, overrides: Overrides) -> int:
     if not (args.table_only and args.output):
         args.dataset = _from_files(args, "dataset")
     return compare_command(args, overrides)
+
+
+def _blend(commands: Commands) -> None:
+    """Add ``blend``."""
+    help_ = "Sum the scores of finished runs, with weights fitted on validation rows."
+    parser = _command(commands, "blend", help_, _on_blend)
+    _list_option(parser, "runs", "folders of finished runs on the same rows", options.files)
+
+
+def _on_blend(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Run the model Blend under the protocol of the runs, and print the result."""
+    from recbole_mm.run import format_result, run
+    from recbole_mm.run.members import shared_protocol
+
+    folders: list[Plain] = [*args.runs]
+    keys: dict[str, Plain] = {**shared_protocol(args.runs), "runs": folders, **overrides}
+    print(format_result(run("Blend", str(keys.pop("dataset")), (), keys)))
+    return 0
 
 
 def _encode(commands: Commands) -> None:

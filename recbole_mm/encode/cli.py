@@ -15,6 +15,8 @@ from recbole_mm.encode.image.labels import TOP
 from recbole_mm.encode.importer import import_vectors
 from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.encode.options import IMAGE, TEXT
+from recbole_mm.encode.price import MODALITY as PRICE
+from recbole_mm.encode.price import encode_price
 from recbole_mm.encode.recipe import (
     Options,
     Step,
@@ -67,7 +69,11 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) ->
         _report(_import(args, out))
         return 0
     ensure_dataset(args.dataset, folder)
-    job = _Work(args, folder, out, str(overrides.get("ITEM_ID_FIELD") or "item_id"))
+    item_field = str(overrides.get("ITEM_ID_FIELD") or "item_id")
+    if args.modality == PRICE and not args.recipe:
+        _report(encode_price(folder, args.dataset, out, item_field))
+        return 0
+    job = _Work(args, folder, out, item_field)
     for path in job.recipe() if args.recipe else [job.single()]:
         _report(path)
     return 0

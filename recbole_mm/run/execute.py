@@ -21,6 +21,7 @@ from recbole_mm.evaluation.new_items import ranks_among
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
+from recbole_mm.run.members import blended
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
@@ -77,7 +78,7 @@ def run(
     with _alone_in(folder), _log_to(folder / LOG, config["state"]):
         if not resume:
             _write_config(config, folder)
-        prepared = prepare(config)
+        prepared = prepare(config, blended) if config["model"] == "Blend" else prepare(config)
         record = _train_and_test(prepared, folder, bool(resume))
         record["seconds"]["total"] = time.perf_counter() - started
         result = RunResult(folder, record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,16 @@ class Prepared:
     model: AbstractRecommender
 
 
-def prepare(config: MMConfig) -> Prepared:
+# Makes the model of a configuration: given that, its class and the training data.
+Builder = Callable[[MMConfig, type, SessionDataset], AbstractRecommender]
+
+
+def _plain(config: MMConfig, model_class: type, dataset: SessionDataset) -> AbstractRecommender:
+    """Make a model as RecBole does."""
+    return model_class(config, dataset)
+
+
+def prepare(config: MMConfig, build: Builder = _plain) -> Prepared:
     """Build data, features, loaders and model from a configuration, and audit the split."""
     compat.quiet_warnings()
     model_class = with_late_parts(config.model_class, config["score_parts"])
@@ -58,7 +67,7 @@ def prepare(config: MMConfig) -> Prepared:
     passed = audit(dataset)
     # Again, so that the weights depend on the seed alone and not on what ran before.
     init_seed(config["seed"], config["reproducibility"])
-    model = model_class(config, train.dataset).to(config["device"])
+    model = build(config, model_class, train.dataset).to(config["device"])
     for sentence in passed:
         logger.info("audit: %s", sentence)
     if getattr(model, "leaky", False):

@@ -37,6 +37,7 @@ FORMAT = "recbole_mm.pack/1"
 # Keys of a run that a pack does without: where things lay, and what was looked at after training.
 _LEFT_OUT = ("run_folder", "data_path", "feature_path", "checkpoint_dir", "case_sessions")
 _CHECKED = 32
+BLEND = "Blend"
 
 
 def write_pack(restored: Restored, output: str | Path) -> Path:
@@ -63,6 +64,11 @@ def write_pack(restored: Restored, output: str | Path) -> Path:
     target = Path(output)
     if isinstance(restored.dataset, PackedDataset):
         raise CheckpointError(f"{restored.place} is a pack already; copy the folder instead.")
+    if restored.config["model"] == BLEND:
+        raise CheckpointError(
+            "a blend stands on the runs that it sums and cannot be packed. Give its run folder to "
+            "recommend, or pack one of the runs; any of them takes counted parts (score_parts)."
+        )
     if target.exists() and not (target / PACK).is_file() and any(target.iterdir()):
         raise CheckpointError(f"{target} holds something that is no pack; name another --output.")
     target.parent.mkdir(parents=True, exist_ok=True)
