@@ -129,14 +129,27 @@ def _check_scores(restored: Restored, folder: Path) -> None:
     if not torch.equal(expected, scorer.scores(scorer.rows(few))):
         name = restored.config["model"]
         raise CheckpointError(f"{name} scores the same sessions differently each time.")
-    device = "cpu" if str(scorer.device) == "cpu" else "cuda"
-    made = read_pack(folder, device).scorer
-    if not torch.equal(expected, made.scores(made.rows(few))):
+    if not torch.equal(expected, _scores_of(folder, few, str(scorer.device))):
         raise CheckpointError(
             f"{restored.config['model']} scores differently when it is restored without the "
             "training data: it counts in them when it is built. Let it keep what it counts: "
             "self.counts = dataset.fitted('counts', lambda: ...), see docs/adding_a_model.md."
         )
+
+
+def _scores_of(folder: Path, few: list[list[int]], device: str) -> torch.Tensor:
+    """Restore a pack and return its scores of some sessions."""
+    try:
+        made = read_pack(folder, "cpu" if device == "cpu" else "cuda").scorer
+        return made.scores(made.rows(few))
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a model does that finds no sessions
+        raise CheckpointError(
+            f"the model cannot be built without the training data ({type(error).__name__}: "
+            f"{error}). Let it keep what it counts there: dataset.fitted('counts', lambda: ...), "
+            "see docs/adding_a_model.md."
+        ) from error
 
 
 def read_pack(folder: str | Path, device: str = "cpu") -> Restored:
