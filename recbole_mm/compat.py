@@ -3,8 +3,8 @@
 === ================================================================ ==============================
 No. What is wrong                                                    Remedy
 === ================================================================ ==============================
-1   RecBole uses names that numpy 2 and behaviour that pandas 3       :func:`check_versions`
-    dropped; with pandas 3 it goes wrong silently
+1   RecBole relies on behaviour that pandas 3 dropped, and goes wrong  :func:`check_versions`
+    silently; its dependency ray has no wheel for Python 3.12
 2   Every trainer writes ``./log_tensorboard`` as it is built         :func:`private_tensorboard`
 3   A torchvision built for CUDA cannot be imported with a CPU torch, :func:`prepare_torchvision`
     and transformers fails with it
@@ -19,6 +19,7 @@ No. What is wrong                                                    Remedy
 9   Importing any sequential model turns autograd's anomaly detection  ``trainer.base``
     on (in ``sine.py``), which doubles the cost of a training step
 10  BERT4Rec's loss is 0/0 for a batch in which no item was masked     :func:`loss_function`
+11  A Config reads names that numpy 2 dropped                          :func:`restore_numpy_names`
 === ================================================================ ==============================
 """
 
@@ -72,14 +73,46 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-# Distribution, first version too old to have been tried, first version that breaks, why.
-_BOUNDS: tuple[tuple[str, tuple[int, ...], tuple[int, ...], str, bool], ...] = (
-    ("recbole", (1, 2, 1), (1, 3), "other versions have other settings", True),
-    ("numpy", (1, 23), (2,), "RecBole uses names that numpy 2 dropped", True),
-    ("pandas", (2, 0), (3,), "RecBole fills missing values in a way pandas 3 ignores", True),
-    ("torch", (2, 6), (2, 14), "newer versions were not tried", False),
-    ("setuptools", (0,), (82,), "RecBole's dependency ray needs pkg_resources", False),
+@dataclass(frozen=True)
+class _Bound:
+    """The versions of one distribution that were tried.
+
+    Attributes
+    ----------
+    low, high
+        Oldest version that was tried, and the first that breaks or was not tried.
+    why
+        What goes wrong outside.
+    """
+
+    name: str
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    why: str
+    fatal: bool = True
+
+    def problem(self, found: str | None, without_dependencies: bool) -> Problem | None:
+        """Return what is wrong with the installed version (None: not installed), if anything."""
+        wanted = f"{self.name}>={_dotted(self.low)},<{_dotted(self.high)}"
+        option = "--no-deps " if without_dependencies else ""
+        command = f"pip install {option}'{wanted}'"
+        if found is None:
+            return Problem(f"{self.name} is not installed", command)
+        if self.low <= _numbers(found) < self.high:
+            return None
+        return Problem(f"{self.name} {found}: {self.why}", command, self.fatal)
+
+
+_BOUNDS = (
+    _Bound("recbole", (1, 2, 1), (1, 3), "other versions have other settings"),
+    _Bound("numpy", (1, 26), (3,), "other versions were not tried"),
+    _Bound("pandas", (2, 1, 1), (3,), "RecBole fills missing values in a way pandas 3 ignores"),
+    _Bound("torch", (2, 6), (2, 14), "newer versions were not tried", fatal=False),
 )
+# What RecBole imports, beside the above; from Python 3.12 on it does not bring them itself.
+_NEEDS = ("colorama", "colorlog", "tensorboard", "texttable")
+# First version of Python for which RecBole's dependency ray has no wheel.
+_WITHOUT_RAY = (3, 12)
 
 
 def check_versions(
@@ -96,22 +129,17 @@ def check_versions(
         Version of Python, as ``(3, 11)``.
     """
     problems = []
-    if not (3, 10) <= python < (3, 12):
-        problems.append(
-            Problem(
-                f"Python {python[0]}.{python[1]}: RecBole's dependency ray has wheels up to 3.11",
-                "make an environment with Python 3.10 or 3.11",
-                fatal=False,
-            )
-        )
-    for name, low, high, why, fatal in _BOUNDS:
-        found = version_of(name)
-        wanted = f"{name}>={_dotted(low)},<{_dotted(high)}"
-        command = f"pip install '{wanted}'"
-        if found is None:
-            problems.append(Problem(f"{name} is not installed", command, fatal or name == "torch"))
-        elif not low <= _numbers(found) < high:
-            problems.append(Problem(f"{name} {found}: {why}", command, fatal))
+    if not (3, 10) <= python < (3, 14):
+        what = f"Python {_dotted(python)}: other versions than 3.10 to 3.13 were not tried"
+        remedy = "make an environment with Python 3.10, 3.11, 3.12 or 3.13"
+        problems.append(Problem(what, remedy, fatal=False))
+    for bound in _BOUNDS:
+        alone = bound.name == "recbole" and python >= _WITHOUT_RAY
+        problem = bound.problem(version_of(bound.name), alone)
+        problems += [problem] if problem else []
+    for name in _NEEDS:
+        if version_of(name) is None:
+            problems.append(Problem(f"{name} is not installed", f"pip install {name}"))
     return problems
 
 
@@ -141,6 +169,23 @@ def _numbers(version: str) -> tuple[int, ...]:
             break
         numbers.append(int(part))
     return tuple(numbers)
+
+
+# Names that RecBole 1.2.1 reads of numpy, gone in numpy 2, and what each stands for.
+_NUMPY_NAMES = {"float_": "float64", "complex_": "complex128", "unicode_": "str_"}
+
+
+def restore_numpy_names() -> None:
+    """Give numpy 2 the names back that the constructor of a RecBole Config reads.
+
+    numpy 1 has them, and is left alone.
+    """
+    import numpy
+
+    for name, now in _NUMPY_NAMES.items():
+        # Not hasattr, for which numpy 1 warns of names on their way out.
+        if name not in vars(numpy):
+            setattr(numpy, name, getattr(numpy, now))
 
 
 class _SilentWriter:

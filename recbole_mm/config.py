@@ -16,9 +16,10 @@ from typing import Any
 from recbole.config import Config
 from recbole.utils import InputType, ModelType
 
-from recbole_mm import compat, key_table, keys, registry, stock, yaml_files
+from recbole_mm import compat, key_table, keys, nested, registry, stock, yaml_files
 from recbole_mm.data.atomic import header
 from recbole_mm.errors import ConfigError
+from recbole_mm.files import checked_name
 from recbole_mm.spec import ModelSpec
 
 # Keys that say where and how loudly a run computes; they cannot change its numbers.
@@ -84,6 +85,7 @@ class MMConfig(Config):
         overrides: Mapping[str, object] | None = None,
     ) -> None:
         compat.require_versions()
+        compat.restore_numpy_names()
         self._inner: dict[str, list[tuple[str, object]]] = {}
         self._outer: dict[str, list[tuple[str, object]]] = {}
         self._plain: Values = {}
@@ -137,7 +139,7 @@ class MMConfig(Config):
             other = self.variable_config_dict.get(key, value)
             if other != value:
                 raise ConfigError(f"{key} is given twice, as {value!r} and as {other!r}")
-        return self.spec.name, self.spec.load(), str(dataset)
+        return self.spec.name, self.spec.load(), checked_name(str(dataset), "dataset")
 
     def _update_internal_config_dict(self, file: str | Path) -> Values:
         """Add one layer below the user's."""
@@ -192,6 +194,12 @@ class MMConfig(Config):
 
     # ---- Checking ----
 
+    def given(self) -> Values:
+        """Return the keys set by files, the command line or the program that shape the model."""
+        plain = {key: history[-1][1] for key, history in self._outer.items()}
+        ours = (*NOT_HASHED, "model", "dataset", "seed", "epochs")
+        return {key: value for key, value in plain.items() if key not in ours}
+
     def source(self, key: str) -> str:
         """Return where the value of a key comes from: a file, ``command line`` or ``program``."""
         history = self._outer.get(key) or self._inner.get(key)
@@ -232,6 +240,8 @@ class MMConfig(Config):
             )
         if values.get("loss_type") == "CE" and values["train_neg_sample_args"]:
             raise self._misfit("train_neg_sample_args", "~ because loss_type is CE")
+        for key, expected in nested.misfits(values).items():
+            raise self._misfit(key, expected)
         self._check_sessions_known(values)
         heads, width = values.get("n_heads"), values.get("hidden_size")
         if isinstance(heads, int) and isinstance(width, int) and width % heads:
@@ -278,6 +288,14 @@ class MMConfig(Config):
         if values["load_col"] is None:
             values["load_col"] = self._columns()
 
+    def _set_train_neg_sample_args(self) -> None:
+        """Check how negatives are drawn, as RecBole does."""
+        try:
+            super()._set_train_neg_sample_args()
+        except (ValueError, TypeError, LookupError) as error:
+            expected = f"{{distribution: uniform, sample_num: 1}} or ~ ({error})"
+            raise self._misfit("train_neg_sample_args", expected) from error
+
     def _needs_negatives(self) -> bool:
         """Return whether training compares the target with sampled items.
 
@@ -296,18 +314,22 @@ class MMConfig(Config):
         columns = {"inter": [values["USER_ID_FIELD"], item, values["TIME_FIELD"]]}
         wanted = values.get("selected_features")
         if wanted:
-            self._check_item_columns(wanted)
+            types = self._item_types(wanted)
+            # RecBole leaves numbers out of its sum of feature widths unless they stand here.
+            numbers = [name for name in wanted if "float" in types.get(name, "")]
+            both = dict.fromkeys([*values["numerical_features"], *numbers])
+            values["numerical_features"] = list(both)
             columns["item"] = [item, *wanted]
         return columns
 
-    def _check_item_columns(self, wanted: list[str]) -> None:
-        """Check ``selected_features`` against the header of the item file, where there is one."""
+    def _item_types(self, wanted: list[str]) -> dict[str, str]:
+        """Return the columns of the item file, where there is one, which must have those wanted."""
         file = Path(self.final_config_dict["data_path"], f"{self.dataset}.item")
-        if not file.is_file():
-            return
-        names = list(header(file))
-        if any(name not in names for name in wanted):
-            raise self._misfit("selected_features", f"columns of {file}: {', '.join(names[1:])}")
+        types = header(file) if file.is_file() else {}
+        if types and not set(wanted) <= set(types):
+            names = ", ".join(list(types)[1:])
+            raise self._misfit("selected_features", f"columns of {file}: {names}")
+        return types
 
     def _init_device(self) -> None:
         """Choose the device without touching ``CUDA_VISIBLE_DEVICES``."""

@@ -108,7 +108,7 @@ def _broken_imports() -> Iterator[Problem]:
     """Try the imports that break when versions do not fit each other."""
     for module, command in (
         ("torch", "pip install --force-reinstall 'torch>=2.6,<2.14'"),
-        ("recbole.config", "pip install 'recbole==1.2.1' 'numpy<2' 'pandas<3' 'setuptools<82'"),
+        ("recbole.config", "pip install --force-reinstall --no-deps 'recbole>=1.2.1,<1.3'"),
     ):
         if importlib.util.find_spec(module.partition(".")[0]) is None:
             continue  # check_versions names it

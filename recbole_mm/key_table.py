@@ -67,7 +67,8 @@ def removed(model: str) -> dict[str, str]:
 def inferred(file: Path) -> dict[str, Key]:
     """Return the keys of a YAML of defaults, with types from values and ``# (type)`` comments.
 
-    An int default accepts only ints unless the comment says float; a ``~`` accepts anything.
+    An int default accepts only ints unless the comment says float; a ``~`` without such a comment
+    accepts anything.
     """
     comments = {
         name: (words, text) for name, words, text in _COMMENT.findall(file.read_text("utf-8"))
@@ -83,7 +84,7 @@ def _infer(name: str, value: object, comment: str, text: str) -> Key:
     words = set(re.findall(r"[a-z]+", comment.lower()))
     named = {"list"} if "list of" in comment else words & set(TYPES)
     if value is None:
-        return Key(name, null=True, help=text)
+        return Key(name, types=tuple(t for t in TYPES if t in named), null=True, help=text)
     types = {kind for kind in TYPES if not type_fault(value, (kind,))} | named
     if isinstance(value, int) and "float" in types and "float" not in named:
         types.discard("float")
@@ -171,6 +172,8 @@ def unknown_key(
     key: str, source: str, known: Iterable[str], model: str, preset: str = "sound"
 ) -> ConfigError:
     """Return the error for a key that nothing reads: source, nearest keys, models that have it."""
+    if key in _declared()["instead"]:
+        return ConfigError(f"{source}: '{key}' is not used here: {_declared()['instead'][key]}")
     text = f"{source}: unknown key '{key}'."
     if key in removed(model):
         return ConfigError(f"{source}: {model} has no key '{key}' any more: {removed(model)[key]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -16,6 +17,11 @@ TYPES: dict[str, tuple[type, ...]] = {
     "list": (list, tuple),
     "dict": (dict,),
 }
+
+# The largest whole number of a key that names no limit: PyTorch's sizes go no further.
+_LARGEST = 2**31 - 1
+# Characters of a value that a message shows whole.
+_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ class Key:
             value = self._choice(value, whole, source)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return value
+        if self.max is None and isinstance(value, int) and abs(value) > _LARGEST:
+            raise self._error(whole, source, f" and at most {_LARGEST}")
         inside = (
             (self.min is None or value >= self.min)
             and (self.max is None or value <= self.max)
@@ -120,17 +128,18 @@ class Key:
                 return choice
         raise self._error(whole, source)
 
-    def _error(self, value: object, source: str) -> ConfigError:
+    def _error(self, value: object, source: str, more: str = "") -> ConfigError:
         """Return the error that names key, value, source and what is accepted."""
-        text = f"{source}: {self.name} = {_show(value)} is not accepted; expected {self.expected()}"
+        shown, expected = _show(value), self.expected() + more
+        text = f"{source}: {self.name} = {shown} is not accepted; expected {expected}"
         return ConfigError(f"{text}. {self.help}" if self.help else text)
 
 
 def _show(value: object) -> str:
-    """Return a value as it is written in YAML."""
+    """Return a value as it is written in YAML, cut where it is long."""
     if value is None or isinstance(value, bool):
         return "~" if value is None else str(value).lower()
-    return repr(value)
+    return reprlib.repr(value) if len(str(value)) > _SHOWN else repr(value)
 
 
 def type_fault(value: object, types: tuple[str, ...]) -> bool:

@@ -132,6 +132,8 @@ def _parse(text: str, source: str) -> Plain:
         raise ConfigError(f"{source}{_line(error)}: not valid YAML: {problem}") from None
     except ValueError as error:
         raise ConfigError(f"{source}: a value cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deeply; write plain values and lists") from None
 
 
 def _line(error: yaml.YAMLError) -> str:
@@ -149,6 +151,8 @@ def parse_value(text: str, source: str = "command line") -> Plain:
         yaml.compose(text, Loader=PlainLoader)
     except yaml.YAMLError:
         return text
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deeply; write plain values and lists") from None
     return _parse(text, source)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,13 +28,19 @@ from recbole_mm.errors import ConfigError
 
 GOOD = {
     "recbole": "1.2.1", "numpy": "1.26.4", "pandas": "2.3.3", "torch": "2.13.0+cpu",
-    "setuptools": "81.0.0",
+    "colorama": "0.4.4", "colorlog": "4.7.2", "tensorboard": "2.21.0", "texttable": "1.7.0",
 }  # fmt: skip
 
 
 @pytest.fixture
 def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["prog"])
+
+
+@pytest.fixture(autouse=True)
+def numpy_names() -> None:
+    """Stock Configs, too, are built here, and with numpy 2."""
+    compat.restore_numpy_names()
 
 
 def stock_config(**settings: Any) -> Config:
@@ -43,20 +51,22 @@ def stock_config(**settings: Any) -> Config:
 
 
 def test_the_tried_versions_have_no_problem() -> None:
-    assert compat.check_versions(GOOD.get, (3, 11)) == []
-    assert compat.check_versions(GOOD.get, (3, 10)) == []
+    for minor in (10, 11, 12, 13):
+        assert compat.check_versions(GOOD.get, (3, minor)) == []
+        assert compat.check_versions({**GOOD, "numpy": "2.4.6"}.get, (3, minor)) == []
 
 
 @pytest.mark.parametrize(
     ("change", "remedy", "fatal"),
     [
-        ({"numpy": "2.0.0"}, "pip install 'numpy>=1.23,<2'", True),
-        ({"pandas": "3.1.1"}, "pip install 'pandas>=2.0,<3'", True),
+        ({"numpy": "1.25.2"}, "pip install 'numpy>=1.26,<3'", True),
+        ({"numpy": "3.0.0"}, "pip install 'numpy>=1.26,<3'", True),
+        ({"pandas": "3.1.1"}, "pip install 'pandas>=2.1.1,<3'", True),
         ({"recbole": "1.1.1"}, "pip install 'recbole>=1.2.1,<1.3'", True),
         ({"recbole": None}, "pip install 'recbole>=1.2.1,<1.3'", True),
         ({"torch": None}, "pip install 'torch>=2.6,<2.14'", True),
         ({"torch": "2.14.0"}, "pip install 'torch>=2.6,<2.14'", False),
-        ({"setuptools": "82.0.1"}, "pip install 'setuptools>=0,<82'", False),
+        ({"texttable": None}, "pip install texttable", True),
     ],
 )
 def test_each_bound_names_the_mending_command(change: dict, remedy: str, fatal: bool) -> None:
@@ -65,10 +75,56 @@ def test_each_bound_names_the_mending_command(change: dict, remedy: str, fatal: 
     assert next(iter(change)) in problem.what
 
 
+def test_recbole_comes_without_its_dependencies_where_ray_has_no_wheel() -> None:
+    """Checked by a dry run on Python 3.12: pip finds no ray for recbole 1.2.1."""
+    (problem,) = compat.check_versions({**GOOD, "recbole": None}.get, (3, 12))
+    assert problem.remedy == "pip install --no-deps 'recbole>=1.2.1,<1.3'"
+    assert problem.fatal
+
+
 def test_a_newer_python_is_noted() -> None:
-    (problem,) = compat.check_versions(GOOD.get, (3, 12))
-    assert "Python 3.12" in problem.what
+    (problem,) = compat.check_versions(GOOD.get, (3, 14))
+    assert "Python 3.14" in problem.what
     assert not problem.fatal
+
+
+def test_what_recbole_imports_is_what_we_list() -> None:
+    """A real second process that cannot find one of them: RecBole breaks, and the line says so."""
+    for name in compat._NEEDS:
+        code = (
+            f"import sys; sys.modules[{name!r}] = None\n"
+            "from recbole_mm import cli\n"
+            "sys.exit(cli.main(['run', '--model=Pop', '--dataset=ml-100k', '--explain=seed']))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert done.stderr.startswith(f"error: {name} is not installed. Type: recbole-mm doctor")
+
+
+def test_the_package_declares_the_bounds_that_it_checks() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    declared = parser["options"]["install_requires"].split("\n")
+    for bound in compat._BOUNDS:
+        low, high = compat._dotted(bound.low), compat._dotted(bound.high)
+        assert any(row.startswith(f"{bound.name}>={low},<{high}") for row in declared), bound
+    for name in compat._NEEDS:
+        assert any(row.startswith(f"{name}>=") for row in declared), name
+    assert parser["options"]["python_requires"] == ">=3.10,<3.14"
+
+
+def test_the_oldest_versions_that_are_tried_are_those_allowed() -> None:
+    root = Path(__file__).parents[1]
+    parser = configparser.ConfigParser()
+    parser.read(root / "setup.cfg", encoding="utf-8")
+    lines = parser["options"]["install_requires"].split("\n")
+    allowed = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(lines), re.MULTILINE))
+    text = (root / ".ci" / "lowest.txt").read_text(encoding="utf-8")
+    tried = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.MULTILINE))
+    assert tried.keys() == allowed.keys()
+    for name, version in tried.items():
+        exact, least = compat._numbers(version), compat._numbers(allowed[name])
+        assert exact[: len(least)] == least, name
 
 
 def test_a_run_stops_before_it_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,12 +135,17 @@ def test_a_run_stops_before_it_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> No
         MMConfig("Pop", "ml-100k")
 
 
+@pytest.mark.parametrize("name", compat._NUMPY_NAMES)
 def test_still_needed_numpy_2_breaks_recbole(
-    monkeypatch: pytest.MonkeyPatch, no_arguments: None
+    name: str, monkeypatch: pytest.MonkeyPatch, no_arguments: None
 ) -> None:
-    monkeypatch.delattr(np, "float_")  # as numpy 2 did
-    with pytest.raises(AttributeError):
+    compat.restore_numpy_names()
+    monkeypatch.delattr(np, name)  # as numpy 2 did
+    with pytest.raises(AttributeError, match=name):
         stock_config()
+    compat.restore_numpy_names()
+    stock_config()
+    assert vars(np)[name] is getattr(np, compat._NUMPY_NAMES[name])
 
 
 @pytest.mark.filterwarnings("ignore:A value is trying to be set on a copy")

@@ -72,6 +72,15 @@ def test_malformed_files(content: str, message: str, tmp_path: Path) -> None:
         yaml_files.load_yaml(file)
 
 
+def test_deep_nesting_is_an_error(tmp_path: Path) -> None:
+    for text in ("[" * 100_000, "a: " + "[" * 100_000, "{a: " * 50_000):
+        with pytest.raises(ConfigError, match="command line: nested too deeply"):
+            yaml_files.parse_value(text)
+        (tmp_path / "a.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"a\.yaml: nested too deeply"):
+            yaml_files.load_yaml(tmp_path / "a.yaml")
+
+
 def test_missing_empty_and_marked_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no configuration file .*none.yaml"):
         yaml_files.load_yaml(tmp_path / "none.yaml")

@@ -2,7 +2,7 @@
 
 from recbole_mm.calling import make_callable
 from recbole_mm.compare.execute import compare
-from recbole_mm.compare.tables import write_report
+from recbole_mm.compare.report import write_report
 
 __all__ = ["compare", "write_report"]
 

@@ -6,15 +6,15 @@ with its ``result.json``, and what the runs printed in ``logs/``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 
-from recbole_mm.errors import ConfigError
+from recbole_mm.errors import ConfigError, DataError
+from recbole_mm.files import fits, read_json
 from recbole_mm.run.floor import FLOOR
 from recbole_mm.run.record import Record, marks, read_result
 
@@ -105,17 +105,30 @@ def read_rows(folder: str | Path) -> tuple[list[Row], str | None]:
     ConfigError
         The folder holds no ``plan.json``.
     DataError
-        A result file is damaged.
+        The plan or a result file is damaged.
     """
     folder = Path(folder)
     if not (folder / PLAN).is_file():
         raise ConfigError(f"{folder} holds no {PLAN}; expected the --out folder of a comparison.")
-    plan: Plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    plan = _read_plan(folder / PLAN)
     rows = [
         Row(row["label"], tuple(_attempt(folder, run) for run in row["runs"]))
         for row in plan["rows"]
     ]
     return rows, plan["baseline"]
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        plan = read_json(path)
+        if not fits(plan, Plan):
+            raise ValueError("a key is missing or has a value of another type")
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged ({error}). Give the command of the comparison again: it writes the "
+            "plan anew and keeps the runs that are done."
+        ) from error
+    return cast(Plan, plan)
 
 
 def _attempt(folder: Path, run: PlannedRun) -> Attempt:
@@ -150,6 +163,11 @@ def with_floor(rows: list[Row]) -> list[Row]:
     return rows if first is None else [*rows, Row(f"floor: {FLOOR}", (_floor_attempt(first),))]
 
 
+def floor_row(rows: Sequence[Row]) -> Row | None:
+    """Return the row of the floor: the first whose runs are those of `Counting`."""
+    return next((r for r in rows if any(x["model"] == FLOOR for x in r.records)), None)
+
+
 def _floor_attempt(record: Record) -> Attempt:
     """Return the floor of a run as a run of its own."""
     floor = record["floor"]
@@ -169,7 +187,11 @@ def _floor_attempt(record: Record) -> Attempt:
         "parameters": 0,
         "seconds": {"train": 0.0},
         "peak_memory_mb": 0.0,
+        "history": [],
     }
+    made.pop("parts", None)
+    made.pop("variants", None)
+    made.pop("diagnostics", None)
     return Attempt(record["seed"], (), made, "", Path())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_mm.errors import DataError
-from recbole_mm.files import atomic_write
+from recbole_mm.files import atomic_write, read_json
 
 TIMESTAMPS = ("real", "positional", "unknown")
 
@@ -32,6 +32,9 @@ class DatasetCard:
         Columns of ``.item`` that make an item's text, in order.
     report
         What preparation dropped, with counts.
+    image_field, image_folder
+        Column of ``.item`` with the path or address of an item's picture, and the folder where
+        relative paths begin, itself relative to the data set's.
     """
 
     name: str
@@ -42,6 +45,8 @@ class DatasetCard:
     session: str = ""
     text_fields: tuple[str, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
+    image_field: str = ""
+    image_folder: str = ""
 
     def save(self, folder: str | Path) -> None:
         """Write the card to ``<folder>/dataset.json``."""
@@ -63,12 +68,17 @@ def load_dataset_card(folder: str | Path) -> DatasetCard:
     if not path.is_file():
         return DatasetCard(name=Path(folder).name)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        plain = read_json(path)
+    except ValueError as error:
         raise DataError(f"{path}: not a JSON file ({error}). Mend it or remove it.") from error
     known = {entry.name for entry in fields(DatasetCard)}
     if not isinstance(plain, dict) or not {"name"} <= plain.keys() <= known:
         raise DataError(f"{path}: expected an object with name and any of {sorted(known)}.")
+    for key in ("name", "source", "licence", "session", "image_field", "image_folder"):
+        if not isinstance(plain.get(key, ""), str):
+            raise DataError(f"{path}: {key} is {plain[key]!r}, expected text.")
+    if not isinstance(plain.get("report", {}), dict):
+        raise DataError(f"{path}: report is no table, expected an object.")
     if plain.get("timestamps", "unknown") not in TIMESTAMPS:
         raise DataError(
             f"{path}: timestamps is {plain['timestamps']!r}, expected one of "

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -28,6 +29,7 @@ from recbole_mm.encode.recipe import (
 )
 from recbole_mm.encode.text.job import MODALITY, encode_text
 from recbole_mm.errors import EncodeError
+from recbole_mm.files import checked_name
 from recbole_mm.options import comma_words
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.yaml_files import default_data_path, default_feature_path
@@ -57,12 +59,15 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) ->
     EncodeError, FeatureError, DataError
         With what is wrong and how to mend it.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if "image_urls" in overrides:
+        raise EncodeError("--image_urls is called --image_col now, and takes paths, too.")
     if unknown := sorted(set(overrides) - {"feature_path", "ITEM_ID_FIELD"}):
         raise EncodeError(
             f"encode does not know {', '.join('--' + key for key in unknown)}. `recbole-mm encode "
             "--help` lists its options."
         )
-    folder = Path(args.data_path or default_data_path()) / args.dataset
+    folder = Path(args.data_path or default_data_path()) / checked_name(args.dataset, "dataset")
     default = default_feature_path(folder, args.dataset)
     out = Path(args.out or str(overrides.get("feature_path") or default))
     if args.from_npy or args.ids:
@@ -155,10 +160,16 @@ class _Work:
             )  # fmt: skip
         return encode_image(
             self.folder, self.args.dataset, self.out, images=options.get("images"),
-            image_urls=options.get("image_urls"), limits=_limits(options),
+            image_col=options.get("image_col"), limits=self.limits(options),
             encoder=options.get("image_encoder") or "googlenet", weights=options.get("weights"),
             labels=_positive(options.get("labels"), "labels") or TOP, **common,
         )  # fmt: skip
+
+    def limits(self, options: Options) -> Limits:
+        """Return the bounds of fetching."""
+        return replace(
+            _limits(options), allow_private=bool(getattr(self.args, "allow_private", False))
+        )
 
 
 class _AbsentError(EncodeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from recbole_mm.compat import prepare_torchvision
 from recbole_mm.encode.source import EncoderSource
 from recbole_mm.errors import EncodeError
+from recbole_mm.files import read_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -98,7 +98,7 @@ def _tensor_names(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     try:
         if index.is_file():
-            return list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            return list(read_json(index)["weight_map"])
         with safe_open(str(folder / "model.safetensors"), framework="np") as stream:
             return list(stream.keys())
     except SafetensorError as error:
@@ -110,7 +110,7 @@ def _transformer_folder(folder: Path) -> Path:
     modules = folder / "modules.json"
     if not modules.is_file():
         return folder
-    return folder / json.loads(modules.read_text(encoding="utf-8"))[0]["path"]
+    return folder / read_json(modules)[0]["path"]
 
 
 def _limit_length(model: SentenceTransformer, asked: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import get_origin, get_type_hints, is_typeddict
 
 from recbole_mm.encode.source import About
 from recbole_mm.errors import FeatureError
-from recbole_mm.files import atomic_write
+from recbole_mm.files import atomic_write, read_json
 
 _FORMAT = "recbole_mm.manifest/1"
 TEXT_PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers")
@@ -116,12 +116,12 @@ def load_manifest(path: str | Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         if not isinstance(plain, dict) or plain.pop("format", None) != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT}")
         manifest = Manifest(**plain)
         _check_types(manifest)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise FeatureError(
             f"{path}: not a manifest of this package ({error}). Remove it: the vectors beside it "
             "then count as your own; or remove both and encode again."

@@ -18,9 +18,10 @@ TEXT = {
     "max_length": "tokens read of a text, at most; not for tfidf",
 }
 IMAGE = {
-    "images": "folder of pictures named by item, such as B000123.jpg",
-    "image_urls": "column of the .item file with addresses of pictures to fetch",
-    "image_encoder": "googlenet (default), or a name or folder of a CLIP model",
+    "images": "folder of pictures named by item, such as B000123.jpg, or where paths begin",
+    "image_col": "column of the .item file with paths of pictures, or addresses to fetch",
+    "image_encoder": "googlenet (default), or a name or folder of a vision model (CLIP, SigLIP, "
+    "DINOv2, ...)",
     "weights": "checkpoint of GoogLeNet, such as googlenet-1378be20.pth",
     "labels": "class names kept per picture (default 2)",
     "max_downloads": "pictures fetched at most (default 100000)",
@@ -51,7 +52,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--download", action="store_true", help="fetch a model that is not here")
     _add_table(parser.add_argument, BOTH)
     _add_table(parser.add_argument_group("text").add_argument, TEXT)
-    _add_table(parser.add_argument_group("pictures").add_argument, IMAGE)
+    pictures = parser.add_argument_group("pictures")
+    _add_table(pictures.add_argument, IMAGE)
+    pictures.add_argument(
+        "--allow_private",
+        action="store_true",
+        help="also fetch from this machine and local networks",
+    )
     add = partial(parser.add_argument_group("vectors you have").add_argument, action=options.Once)
     add("--from_npy", metavar="FILE", help="take the vectors of this .npy file instead")
     add("--ids", metavar="FILE", help="item ids of the .npy rows, one per line")

@@ -20,7 +20,7 @@ from recbole_mm.data.itememb import itememb_path, read_itememb, write_itememb
 from recbole_mm.data.sidecar import ItemEmb
 from recbole_mm.encode.manifest import Manifest, load_manifest, manifest_path
 from recbole_mm.errors import EncodeError
-from recbole_mm.files import atomic_write, sha256_file
+from recbole_mm.files import atomic_write, parse_json, read_json, sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Store:
             arrays, metadata = load_checked(path)
             if metadata["key"] != key:
                 return None
-            return arrays["vectors"], json.loads(metadata["notes"])
+            return arrays["vectors"], parse_json(metadata["notes"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, OSError) as error:
@@ -174,7 +174,7 @@ class Store:
     def _read_holder(self) -> str:
         """Say who holds the lock."""
         try:
-            holder = json.loads(self._holder.read_text(encoding="utf-8"))
+            holder = read_json(self._holder)
             return f"process {holder['process']} on {holder['host']} since {holder['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"

@@ -11,6 +11,7 @@ from recbole_mm.data.atomic import write_atomic
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.given import split_path, write_parts
 from recbole_mm.errors import DataError
+from recbole_mm.files import remove_unfinished
 
 INTER_TYPES = {"session_id": "token", "item_id": "token", "timestamp": "float"}
 """Columns of every ``.inter`` file."""
@@ -28,6 +29,8 @@ def counts(inter: pd.DataFrame) -> dict[str, int]:
 def refuse_overwriting(folder: Path, name: str, force: bool) -> None:
     """Raise a DataError if a file of the data set ``name`` exists in ``folder``, unless forced.
 
+    What a killed process left half-written is removed.
+
     Parameters
     ----------
     folder
@@ -44,6 +47,8 @@ def refuse_overwriting(folder: Path, name: str, force: bool) -> None:
             f"{folder}: {', '.join(present)} exist(s) already and would be overwritten. Choose "
             "another --out, or add --force=true to replace them."
         )
+    for name_of_set in (f"{name}.*", "dataset.json"):
+        remove_unfinished(folder, name_of_set)
 
 
 def is_complete(folder: Path, name: str) -> bool:

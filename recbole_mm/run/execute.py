@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -18,11 +18,12 @@ from recbole_mm.config import MMConfig
 from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.evaluation.new_items import ranks_among
-from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write
+from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
 from recbole_mm.run.members import blended
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
+from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
@@ -76,13 +77,14 @@ def run(
     inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder), _log_to(folder / LOG, config["state"]):
-        if not resume:
-            _write_config(config, folder)
         prepared = prepare(config, blended) if config["model"] == "Blend" else prepare(config)
-        record = _train_and_test(prepared, folder, bool(resume))
-        record["seconds"]["total"] = time.perf_counter() - started
+        if not resume:
+            # Only now: a run that is refused must not lose what an earlier one left here.
+            _write_config(config, folder)
+        record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
         result.save()
+        write_page(result)
     return result
 
 
@@ -131,10 +133,11 @@ def _write_config(config: MMConfig, folder: Path) -> None:
         yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
 
 
-def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
+def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: float) -> Record:
     """Fit, test once with the best weights of validation, study, and return the record."""
     config, model = prepared.config, prepared.model
     trainer = trainer_class(prepared.spec, config.model_class)(config, model)
+    trainer.started = started
     if resume:
         trainer.resume(folder)
     progress = config["show_progress"]
@@ -149,7 +152,7 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
     record: Record = {**outcome, **after_training(prepared, trainer, folder)}
     if (floor := floor_of(prepared, trainer.ranks)) is not None:
         record["floor"] = floor
-    record["seconds"] |= trainer.seconds
+    record["seconds"] |= {**trainer.seconds, "total": trainer.elapsed()}
     return record
 
 
@@ -158,10 +161,15 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the system frees the lock of a killed one."""
     try:
         with FileLock(folder / ".lock", timeout=0):
+            remove_unfinished(folder)
             yield
     except Timeout as error:
         raise CheckpointError(
             f"{folder}: another process is running there. Wait for it, or name another run_folder."
+        ) from error
+    except NotImplementedError as error:
+        raise CheckpointError(
+            f"{folder}: its file system has no locks. Name a run_folder on another disk."
         ) from error
 
 
@@ -172,6 +180,18 @@ class _PlainFormatter(logging.Formatter):
         return _ANSI.sub("", super().format(record))
 
 
+class _RunLog(logging.FileHandler):
+    """The log of a run; one that cannot be written ends the run like any other of its files."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        error.filename = error.filename or self.baseFilename
+        raise error
+
+
 @contextmanager
 def _log_to(path: Path, level: str) -> Iterator[None]:
     """Log to ``path`` and to standard error for the time of one run.
@@ -180,7 +200,7 @@ def _log_to(path: Path, level: str) -> Iterator[None]:
     """
     root = logging.getLogger()
     before, threshold = root.handlers[:], root.level
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _RunLog(path, encoding="utf-8")
     handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)]
     for handler in handlers:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -189,4 +209,5 @@ def _log_to(path: Path, level: str) -> Iterator[None]:
         yield
     finally:
         root.handlers, root.level = before, threshold
-        file.close()
+        with suppress(OSError):  # said when it happened
+            file.close()

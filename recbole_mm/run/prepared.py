@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.session_dataset import SessionDataset, feature_files
 from recbole_mm.encode import available_modalities, ensure_features
+from recbole_mm.errors import ConfigError
+from recbole_mm.exits import is_out_of_memory
 from recbole_mm.model.parts.late_model import with_late_parts
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.spec import ModelSpec
@@ -55,24 +58,80 @@ def prepare(config: MMConfig, build: Builder = _plain) -> Prepared:
     """Build data, features, loaders and model from a configuration, and audit the split."""
     compat.quiet_warnings()
     model_class = with_late_parts(config.model_class, config["score_parts"])
-    ensure_dataset(config["dataset"], Path(config["data_path"]))
-    files = feature_files(config)
-    modalities = needed_modalities(config, available_modalities(config, files))
-    ensure_features(config, files, modalities)
+    files, modalities = ready_files(config)
     init_seed(config["seed"], config["reproducibility"])
-    dataset = SessionDataset(config, files)
-    if modalities:
-        dataset.item_features = load_features(config, dataset, files, modalities)
-    train, valid, test = data_preparation(config, dataset)
-    passed = audit(dataset)
-    # Again, so that the weights depend on the seed alone and not on what ran before.
-    init_seed(config["seed"], config["reproducibility"])
-    model = build(config, model_class, train.dataset).to(config["device"])
+    with _blaming_settings(config):
+        dataset = SessionDataset(config, files)
+        _check_topk(config, dataset)
+        if modalities:
+            dataset.item_features = load_features(config, dataset, files, modalities)
+        train, valid, test = data_preparation(config, dataset)
+        passed = audit(dataset)
+        # Again, so that the weights depend on the seed alone and not on what ran before.
+        init_seed(config["seed"], config["reproducibility"])
+        model = build(config, model_class, train.dataset).to(config["device"])
     for sentence in passed:
         logger.info("audit: %s", sentence)
     if getattr(model, "leaky", False):
         logger.warning("audit: LEAKY, the model was given validation or test data on purpose")
     return Prepared(config, config.spec, dataset, train, valid, test, model)
+
+
+@contextmanager
+def _blaming_settings(config: MMConfig) -> Iterator[None]:
+    """Turn what RecBole or a model raises for a setting into an error that names the settings.
+
+    Where the user has set nothing that could be the reason, it is a bug and stays what it is.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        if not (given := config.given()):
+            raise
+        raise _refused(config, given, error) from error
+    except RuntimeError as error:
+        given = config.given()
+        if is_out_of_memory(error) or not given:
+            raise
+        raise _refused(config, given, error) from error
+
+
+def _refused(config: MMConfig, given: Mapping[str, object], error: Exception) -> ConfigError:
+    """Return the error that names the settings of the user."""
+    named = [f"{key} = {value!r} ({config.source(key)})" for key, value in given.items()]
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ConfigError(
+        f"{config['model']} on {config['dataset']} cannot be built with these settings: {why} "
+        f"({type(error).__name__}). One of them is not possible here: {', '.join(named)}. "
+        "`--explain=KEY` says what a key accepts."
+    )
+
+
+def _check_topk(config: MMConfig, dataset: SessionDataset) -> None:
+    """Refuse a cut-off beyond the catalogue, which the evaluator cannot rank, before training."""
+    items, deepest = dataset.item_num - 1, max(config["topk"])
+    if deepest > items:
+        half = max(1, items // 2)
+        raise ConfigError(
+            f"{config.source('topk')}: topk asks for the first {deepest} items, but "
+            f"{config['dataset']} has {items}. Lower it, for example --topk=[{half}] "
+            f"--valid_metric=NDCG@{half}"
+        )
+
+
+def ready_files(config: MMConfig) -> tuple[FeatureFiles, tuple[str, ...]]:
+    """See that data and feature files are there, encoding text on first use.
+
+    Returns
+    -------
+    tuple
+        The feature files, and the modalities that the model reads.
+    """
+    ensure_dataset(config["dataset"], Path(config["data_path"]))
+    files = feature_files(config)
+    modalities = needed_modalities(config, available_modalities(config, files))
+    ensure_features(config, files, modalities)
+    return files, modalities
 
 
 def needed_modalities(config: MMConfig, available: Sequence[str]) -> tuple[str, ...]:
@@ -112,8 +171,10 @@ def load_dataset(
     overrides: Mapping[str, object] | None = None,
 ) -> SessionDataset:
     """Read and split a data set as a run of ``model`` would, without building the model."""
+    compat.quiet_warnings()
     config = MMConfig(model, dataset, config_files, overrides)
     ensure_dataset(config["dataset"], Path(config["data_path"]))
-    built = SessionDataset(config)
-    built.build()
+    with _blaming_settings(config):
+        built = SessionDataset(config)
+        built.build()
     return built

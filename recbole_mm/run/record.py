@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast, get_type_hints
 
 import numpy as np
 import torch
 
+from recbole_mm import stock
 from recbole_mm.errors import DataError
 from recbole_mm.evaluation.parts import PartMetrics
 from recbole_mm.evaluation.ranking import from_ranks
 from recbole_mm.evaluation.slices import Slices, slice_metrics
-from recbole_mm.files import RESULT, Plain, atomic_write
+from recbole_mm.files import RESULT, Plain, atomic_write, fits, read_json
 from recbole_mm.run.floor import Floor
+from recbole_mm.spec import OURS
 from recbole_mm.trainer.history import EpochRecord
 from recbole_mm.version import __version__
 
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     from recbole_mm.trainer.base import MMTrainerMixin
 
 _PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "sentence-transformers")
+
+# What every version wrote of a run that ended well, and every reader relies on.
+_NEEDED = {
+    *("model", "dataset", "seed", "synthetic", "leaky", "fingerprint", "counts", "config"),
+    *("valid", "test", "ranks", "epochs_run", "best_epoch", "seconds"),
+}
 
 # Two of the marks; the others say enough by themselves.
 MASKED, TIED = "HISTORY MASKED", "ALL TIED"
@@ -206,8 +214,15 @@ def _versions() -> dict[str, str]:
 
 def peak_memory_mb() -> float:
     """Return the process's largest resident memory so far, in MiB (GPU memory added)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    host = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    if sys.platform == "win32":
+        import psutil
+
+        host = psutil.Process().memory_info().peak_wset / 2**20
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        host = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
     device = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     return host + device
 
@@ -217,6 +232,13 @@ def _plain(value: object) -> Plain:
     if hasattr(value, "item"):
         return cast(Plain, value.item())
     raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def model_name(model: str, preset: str) -> str:
+    """Return the model with its preset; RecBole's own models have none."""
+    if preset == "sound" and model not in OURS and stock.source_file(model):
+        return model
+    return f"{model} ({preset})"
 
 
 def marks(record: Record) -> list[str]:
@@ -238,20 +260,36 @@ def marks(record: Record) -> list[str]:
     return [mark for mark, true in found.items() if true]
 
 
+def _is_record(found: Mapping[str, object]) -> bool:
+    """Return whether a table can be made of this; earlier versions wrote fewer keys."""
+    hints = get_type_hints(Record)
+    shaped = found.keys() >= _NEEDED and all(
+        fits(value, hints[key]) for key, value in found.items() if key in hints
+    )
+    if not shaped:
+        return False
+    record = cast(Record, found)
+    ranks, slices = record["ranks"], record.get("slices", {})
+    counted = all("n" in group for groups in slices.values() for group in groups.values())
+    return counted and 0 < len(ranks["rank"]) == len(ranks["session"]) and min(ranks["rank"]) >= 1
+
+
 def read_result(run_folder: Path) -> Record | None:
     """Return the record of a run that ended well, or None.
 
     Raises
     ------
     DataError
-        The file is there and is not JSON. Results are written whole, so something else broke it.
+        The file is there and is no result. Results are written whole, so something else broke it.
     """
     path = run_folder / RESULT
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
+        ended_well = isinstance(found, dict) and found.get("status") == "ok"
+        if ended_well and not _is_record(found):
+            raise ValueError("a key is missing or has a value of another type")
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); remove it to run again.") from error
-    ended_well = isinstance(found, dict) and found.get("status") == "ok"
     return cast(Record, found) if ended_well else None

@@ -58,6 +58,8 @@ class CheckpointMixin:
     start_epoch: int
     valid_metric: str
     best_epoch: int
+    seconds: dict[str, float]
+    earlier: float
     _identity: Identity
     _loader: TrainDataLoader | None = None
     _kept: bool = False
@@ -88,12 +90,12 @@ class CheckpointMixin:
         """
         self.run_folder = Path(run_folder)
         self.saved_model_file = str(self.run_folder / BEST)
-        _remove_unfinished(self.run_folder)
         path, state = _newest(self.run_folder)
         self._apply(path, state, None)
         self._load_stateful(state["stateful"])
         for name in _COUNTERS:
             setattr(self, name, state[name])
+        self.earlier = float(self.seconds.get("total", 0.0))
         self.start_epoch = state["epoch"] + 1
         self._kept = Path(self.saved_model_file).exists()
         self._resumed = state
@@ -228,13 +230,6 @@ class CheckpointMixin:
     def _last_good(self) -> str:
         last = self.run_folder / LAST
         return f"The last good checkpoint is {last}." if last.exists() else "No checkpoint yet."
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote a checkpoint."""
-    for name in (BEST, LAST):
-        for temporary in folder.glob(f".{name}.*"):
-            temporary.unlink()
 
 
 def _newest(folder: Path) -> tuple[Path, State]:

@@ -117,6 +117,10 @@ def test_card_round_trip_and_bad_cards(tmp_path: Path) -> None:
     assert load_dataset_card(tmp_path / "nowhere") == DatasetCard(name="nowhere")
     for content, message in (
         ("{", "not a JSON file"),
+        ("[" * 100_000, "not a JSON file"),
+        ('{"name": 1}', "name is 1, expected text"),
+        ('{"name": "x", "session": null}', "session is None, expected text"),
+        ('{"name": "x", "report": []}', "expected an object"),
         ('{"nam": 1}', "expected an object with name"),
         ('{"name": "x", "timestamps": "true"}', "expected one of real, positional, unknown"),
         ('{"name": "x", "synthetic": "no"}', "expected true or false"),

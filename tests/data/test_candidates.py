@@ -73,7 +73,8 @@ def test_item_columns_of_such_items_are_kept(shop: Path, candidates: str, left_o
 
 
 def test_every_model_ranks_the_same(shop: Path) -> None:
-    settings = {"candidates": "features", "epochs": 1, "train_batch_size": 64}
+    settings = {"candidates": "features", "epochs": 1, "train_batch_size": 64, "topk": [15],
+                "valid_metric": "NDCG@15"}  # fmt: skip
     ours = prepare(config(shop, "SRIM", **settings))
     stock = prepare(config(shop, "SASRec", **settings))
     assert ours.dataset.fingerprint() == stock.dataset.fingerprint()

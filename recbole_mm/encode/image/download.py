@@ -16,8 +16,9 @@ from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, LocationValueError
 
 from recbole_mm.encode.image.files import EXTENSIONS, PictureError, find_pictures, picture_name
+from recbole_mm.encode.image.network import PrivateAddressError, pool_manager
 from recbole_mm.errors import EncodeError
-from recbole_mm.files import atomic_write
+from recbole_mm.files import atomic_write, read_json
 from recbole_mm.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Limits:
         Further tries after a failed connection or a busy server, with growing pauses.
     failures
         Connections that fail one after the other before the whole download is given up.
+    allow_private
+        Also fetch from this machine and from local networks.
     """
 
     count: int = 100_000
@@ -55,6 +58,7 @@ class Limits:
     timeout: float = 20.0
     retries: int = 3
     failures: int = 10
+    allow_private: bool = False
 
 
 class _PatientRetry(Retry):
@@ -142,7 +146,8 @@ def _fetch_all(
     )  # fmt: skip
     agent = f"recbole_mm/{__version__} (research; one picture at a time)"
     state = _State()
-    with PoolManager(
+    with pool_manager(
+        limits.allow_private,
         headers={"User-Agent": agent, "Accept": "image/*", "Accept-Encoding": "identity"},
         retries=retry,
         timeout=Timeout(connect=limits.timeout, read=limits.timeout),
@@ -174,19 +179,24 @@ def _count_failure(state: _State, limits: Limits, url: str, error: Exception) ->
         raise EncodeError(
             f"{state.unreachable} connections in a row failed, the last one to {url} "
             f"({type(error).__name__}). Is there a network? What was fetched is kept; start again "
-            "later, or put the pictures into the folder yourself and leave --image_urls out."
+            "later, or put the pictures into the folder yourself and leave --image_col out."
         ) from error
 
 
 def _fetch(pool: PoolManager, url: str, target: Path, limits: Limits, state: _State) -> None:
     """Fetch one picture; its final name says that it is whole."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise _RefusedError(f"{url!r} is no address ({error})") from error
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise _RefusedError(f"{url!r} is no http or https address")
     _wait(state, parts.netloc, limits.pause)
     try:
         answer = pool.request("GET", url, preload_content=False)
-    except LocationValueError as error:
+    except PrivateAddressError as error:
+        raise _RefusedError(f"{url!r}: {error} (--allow_private fetches it)", False) from error
+    except (LocationValueError, UnicodeError) as error:
         raise _RefusedError(f"{url!r} is no address") from error
     with answer:
         _check_answer(answer, url)
@@ -237,7 +247,7 @@ def _blocks(answer: BaseHTTPResponse, url: str, limits: Limits) -> Iterator[byte
 def _read_notes(path: Path) -> dict[str, tuple[str, str]]:
     """Return ``{item token: (address, reason)}``; a broken file is as good as none."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         return {str(token): (str(url), str(reason)) for token, (url, reason) in plain.items()}
     except FileNotFoundError:
         return {}

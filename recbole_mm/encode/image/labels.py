@@ -15,7 +15,7 @@ import numpy as np
 from recbole_mm.data.itememb import itememb_path, read_itememb
 from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.errors import EncodeError
-from recbole_mm.files import atomic_write
+from recbole_mm.files import atomic_write, read_json
 
 TOP = 2
 _FORMAT = "recbole_mm.labels/1"
@@ -81,7 +81,7 @@ def write_labels(
 def labels_fit(itememb: Path, sha256: str, count: int) -> bool:
     """Return whether the labels beside a feature file were made of it, ``count`` per item."""
     try:
-        plain = json.loads(itememb.with_suffix(".labels.json").read_text(encoding="utf-8"))
+        plain = read_json(itememb.with_suffix(".labels.json"))
         return (plain["format"], plain["itememb_sha256"], plain["top"]) == (_FORMAT, sha256, count)
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -104,11 +104,11 @@ def read_labels(places: Sequence[str | Path], dataset: str, modality: str) -> di
             f"pictures (field @{modality}). GoogLeNet names them: {command}."
         )
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         labels, sha256 = plain["labels"], plain["itememb_sha256"]
         if plain["format"] != _FORMAT or not all(_is_names(names) for names in labels.values()):
             raise ValueError(f"its format is not {_FORMAT}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EncodeError(
             f"{path}: no labels of this package ({error}). Remove it and type {command}."
         ) from error

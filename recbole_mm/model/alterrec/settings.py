@@ -23,7 +23,7 @@ BRANCHES: tuple[BranchName, ...] = ("id", "text")
 class TransformerSettings(TrainedSettings):
     """Depth, sizes and dropouts of a session encoder, the same keys in both models."""
 
-    n_layers: int = option(2, "Layers of a Transformer.", min=1)
+    n_layers: int = option(2, "Layers of a Transformer.", min=1, max=1000)
     n_heads: int = option(2, "Attention heads; they divide the width of the item vectors.", min=1)
     inner_size: int = option(256, "Width inside a Transformer's feed-forward layers.", min=1)
     hidden_dropout_prob: float = option(

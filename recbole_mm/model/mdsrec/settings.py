@@ -32,7 +32,7 @@ class MDSRecSettings(TrainedSettings):
     )
     hidden_size: int = option(64, "Width of all vectors; n_heads divides it.", min=1)
     inner_size: int = option(256, "Width inside the feed-forward layers.", min=1)
-    n_layers: int = option(2, "Layers of each encoder.", min=1)
+    n_layers: int = option(2, "Layers of each encoder.", min=1, max=1000)
     n_heads: int = option(2, "Attention heads; they divide hidden_size.", min=1)
     hidden_dropout_prob: float = option(0.5, "Share of values dropped.", min=0, below=1)
     attn_dropout_prob: float = option(0.5, "Share of attention weights dropped.", min=0, below=1)

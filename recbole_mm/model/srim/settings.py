@@ -44,7 +44,7 @@ class SRIMSettings(TrainedSettings):
         "Principal components kept per modality, fitted on training items; 0 keeps all columns.",
         min=0,
     )
-    n_layers: int = option(1, "Propagation steps over the graph; 0 uses no graph.", min=0)
+    n_layers: int = option(1, "Propagation steps over the graph; 0 uses no graph.", min=0, max=1000)
     gcn: Literal["residual", "literal"] = option("residual", "(I+P)^L E, or eq. 4 as printed.")
     graph_diag: bool = option(False, "Keep the pairs of an item with itself.")
     # ---- Session vector ----

@@ -72,6 +72,9 @@ def _parse(block: bytes) -> pl.DataFrame | None:
     """Return the wanted columns of lines of JSON, or None if a line is no record."""
     import polars as pl
 
+    # polars would unpack what looks packed; a record begins with a brace.
+    if block.lstrip()[:1] != b"{":
+        return None
     schema = {"reviewerID": pl.String, "asin": pl.String, "unixReviewTime": pl.Int64}
     try:
         frame = pl.read_ndjson(io.BytesIO(block), schema=schema)

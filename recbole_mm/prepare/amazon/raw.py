@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, TypedDict
 
 from recbole_mm.errors import DataError
-from recbole_mm.files import atomic_write, sha256_file
+from recbole_mm.files import atomic_write, read_json, sha256_file
 from recbole_mm.prepare.reading import Tally, byte_bar
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _part_path(folder: Path, number: int) -> Path:
 def _finished(folder: Path) -> list[_Note] | None:
     """Return the notes of all parts if the whole dump was read and nothing is damaged."""
     try:
-        count = json.loads((folder / "whole.json").read_text("utf-8"))["parts"]
+        count = read_json(folder / "whole.json")["parts"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     parts = [_sound_part(folder, number) for number in range(count)]
@@ -145,7 +145,7 @@ def _sound_part(folder: Path, number: int) -> _Note | None:
     """Return the note of a part whose bytes are as they were written, else None."""
     path = _part_path(folder, number)
     try:
-        note: _Note = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        note: _Note = read_json(path.with_suffix(".json"))
         if note["size"] == path.stat().st_size and note["sha256"] == sha256_file(path):
             return note
     except (OSError, ValueError, KeyError, TypeError):

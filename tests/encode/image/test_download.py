@@ -6,16 +6,18 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from recbole_mm.encode.image import network
 from recbole_mm.encode.image.download import FAILED, Limits, download_pictures
 from recbole_mm.errors import EncodeError
 
 PICTURE = b"\x89PNG picture" * 100
-FAST = Limits(pause=0.0, timeout=2.0, retries=2)
+FAST = Limits(pause=0.0, timeout=2.0, retries=2, allow_private=True)
 
 
 class Shop:
@@ -99,6 +101,10 @@ class Shop:
     def outside(self, handler) -> None:
         self.answer(handler, 302, b"", Location="file:///etc/passwd")
 
+    def inward(self, handler) -> None:
+        port = self.server.server_port
+        self.answer(handler, 302, b"", Location=f"http://localhost:{port}/good.png")
+
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
@@ -170,6 +176,65 @@ def test_retries_are_bounded(shop: Shop, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "url", ["http://[::1/x.png", "http://\u2100.com/x.png", "http://a..b/x", "http://x:99999/"]
+)
+def test_an_address_that_cannot_be_read_costs_only_itself(
+    url: str, shop: Shop, tmp_path: Path
+) -> None:
+    urls = {"bad": url, "good": f"{shop.url}/good.png"}
+    failed = download_pictures(urls, tmp_path, FAST)
+    assert list(failed) == ["bad"] and "is no address" in failed["bad"]
+    assert files(tmp_path) == ["good.png"]
+
+
+def test_private_addresses_are_not_asked(shop: Shop, tmp_path: Path) -> None:
+    """Not by number, name or decimal; what is allowed later is fetched then."""
+    port = shop.server.server_port
+    names = ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]", "0x7f.1", "0.0.0.0")
+    urls = {str(k): f"http://{name}:{port}/good.png" for k, name in enumerate(names)}
+    failed = download_pictures(urls, tmp_path, replace(FAST, allow_private=False))
+    assert all("no public address (--allow_private" in failed[token] for token in urls), failed
+    assert shop.asked == [] and files(tmp_path) == []
+    assert download_pictures({"0": urls["0"]}, tmp_path, FAST) == {}
+
+
+def test_a_redirect_to_a_private_address_is_not_followed(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first server is taken for a public one; where it sends to is looked at all the same."""
+    looked: list[str] = []
+
+    def look(host: str, port: int) -> list[str]:
+        looked.append(host)
+        return ["127.0.0.1"] if host == "shop.example" else network_look(host, port)
+
+    network_look = network.public_addresses
+    monkeypatch.setattr(network, "public_addresses", look)
+    url = f"http://shop.example:{shop.server.server_port}/inward"
+    failed = download_pictures({"a": url}, tmp_path, replace(FAST, allow_private=False))
+    assert "localhost leads to" in failed["a"] and looked == ["shop.example", "localhost"]
+    assert shop.paths() == ["/inward"] and files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+        "0.0.0.0", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fc00::1",
+        "ff02::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::7f00:1",
+        "2001:db8::1",
+    ],
+)  # fmt: skip
+def test_what_is_no_public_address(address: str) -> None:
+    assert not network.is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"])
+def test_what_is_a_public_address(address: str) -> None:
+    assert network.is_public(address)
+
+
+@pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "ftp://x/y.jpg", "B000.jpg", "http://", "a b"]
 )
 def test_only_web_addresses(url: str, tmp_path: Path) -> None:
@@ -179,17 +244,17 @@ def test_only_web_addresses(url: str, tmp_path: Path) -> None:
 
 def test_no_more_than_asked_for(shop: Shop, tmp_path: Path) -> None:
     urls = {f"i{k}": f"{shop.url}/good{k}".replace("good", "good.") for k in range(5)}
-    failed = download_pictures(urls, tmp_path, Limits(count=2, pause=0))
+    failed = download_pictures(urls, tmp_path, Limits(count=2, pause=0, allow_private=True))
     assert sorted(failed) == ["i2", "i3", "i4"] and "--max_downloads" in failed["i4"]
     assert len(shop.asked) == 2
-    failed = download_pictures(urls, tmp_path, Limits(count=2, pause=0))
+    failed = download_pictures(urls, tmp_path, Limits(count=2, pause=0, allow_private=True))
     assert sorted(failed) == ["i4"] and len(shop.asked) == 4
 
 
 def test_a_host_is_left_alone_between_two_requests(shop: Shop, tmp_path: Path) -> None:
     fetch(shop, tmp_path, "good.1", "good.2", limits=FAST)
     urls = {f"p{k}": f"{shop.url}/good.{k}" for k in range(3)}
-    download_pictures(urls, tmp_path, Limits(pause=0.15))
+    download_pictures(urls, tmp_path, Limits(pause=0.15, allow_private=True))
     times = [when for _, when in shop.asked[-3:]]
     assert times[1] - times[0] > 0.14 and times[2] - times[1] > 0.14
 
@@ -197,7 +262,7 @@ def test_a_host_is_left_alone_between_two_requests(shop: Shop, tmp_path: Path) -
 def test_without_network_it_gives_up(tmp_path: Path) -> None:
     # A port that nobody listens on.
     urls = {f"i{k}": f"http://127.0.0.1:9/{k}.png" for k in range(50)}
-    limits = Limits(pause=0, timeout=1, retries=0, failures=4)
+    limits = Limits(pause=0, timeout=1, retries=0, failures=4, allow_private=True)
     with pytest.raises(EncodeError, match=r"4 connections in a row failed.*Is there a network"):
         download_pictures(urls, tmp_path, limits)
 

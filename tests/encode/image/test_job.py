@@ -88,8 +88,10 @@ def test_unchanged_pictures_are_not_encoded_again(shop, clip, spied) -> None:
     path = encode(shop, clip)
     before, rows = path.stat().st_ino, dict(zip(*_rows(path), strict=True))
     spied.clear()
+    manifest = manifest_path(path).read_bytes()
     encode(shop, clip)
     assert spied == [] and path.stat().st_ino == before
+    assert manifest_path(path).read_bytes() == manifest
     # A new picture, and a mended one, are.
     Image.fromarray(noise(9)).save(shop / "pictures" / "none.png")
     Image.fromarray(noise(8)).save(shop / "pictures" / "broken.jpg")
@@ -172,7 +174,13 @@ def test_pictures_by_address(shop, clip) -> None:
     rows = f"a\t{url}/a.png {url}/b.jpg\nb\t\nc\t{url}/gone.png\nd\t{url}/broken.jpg\n"
     (shop / "d.item").write_text("item_id:token\turl:token_seq\n" + rows, encoding="utf-8")
     try:
-        path = encode_image(shop, "d", image_urls="url", encoder=str(clip), limits=Limits(pause=0))
+        path = encode_image(
+            shop,
+            "d",
+            image_col="url",
+            encoder=str(clip),
+            limits=Limits(pause=0, allow_private=True),
+        )
     finally:
         server.shutdown()
         server.server_close()

@@ -143,14 +143,16 @@ def test_one_changed_title_encodes_one_text(tmp_path, spied):
 def test_nothing_changed_leaves_the_file_alone(tmp_path, spied):
     write_items(tmp_path, TITLES)
     path = encode_text(tmp_path, "d")
-    stat = path.stat()
+    stat, counts = path.stat(), load_manifest(manifest_path(path)).counts
+    assert counts["texts_encoded"] == 4
     spied.clear()
     assert encode_text(tmp_path, "d", fields=["title"]) == path
     assert spied == []
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (stat.st_mtime_ns, stat.st_ino)
     manifest = load_manifest(manifest_path(path))
     assert manifest.fields_asked is True
-    assert manifest.counts["texts_encoded"] == 0
+    # How many were encoded is said of the file that lies there.
+    assert manifest.counts == counts
     assert manifest.encoder["pooling"] == "mean"
 
 
@@ -239,3 +241,15 @@ def test_parts_of_other_texts_are_not_used(tmp_path, spied, monkeypatch):
     path = encode_text(tmp_path, "d", chunk_size=1)
     assert spied[0] == "x" and len(spied) == 4
     assert read_itememb(path, "text").ids == ["a", "b", "c", "d", "e"]
+
+
+def test_a_log_hears_how_far_it_is(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("recbole_mm.encode.engine._SILENCE", 0.0)
+    write_items(tmp_path, TITLES)
+    with caplog.at_level("INFO"):
+        encode_text(tmp_path, "d", chunk_size=1)
+    words = [r.message for r in caplog.records if r.message.startswith("encoding text")]
+    assert [word.split(", about")[0] for word in words] == [
+        f"encoding text: {done} of 4" for done in (1, 2, 3)
+    ]
+    assert all(word.endswith(" s left") for word in words)

@@ -1,0 +1,128 @@
+"""The loop: damage, read, and say what got out that should not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import random
+import shutil
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tests.fuzz.mutate import mutate
+from tests.fuzz.targets import OURS, Target, command_line, run_command, values
+
+SECONDS = 30
+CODES = (0, 1, 2, 3, 130, 141)
+
+
+@contextlib.contextmanager
+def _within(seconds: int) -> Iterator[None]:
+    """Raise a TimeoutError in what takes longer."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"took longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _escape(call: Callable[[], object]) -> str:
+    """Return what came out of a call that should not, or the empty text."""
+    streams = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    try:
+        with streams[0], streams[1], warnings.catch_warnings(), _within(SECONDS):
+            warnings.simplefilter("ignore")
+            call()
+    except OURS:
+        return ""
+    except Exception:
+        return traceback.format_exc()
+    return ""
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock" and path.name != ".lock"
+    }
+
+
+def _changed(before: dict[str, str], after: dict[str, str], allowed: tuple[str, ...]) -> list[str]:
+    names = {name for name in before | after if before.get(name) != after.get(name)}
+    return sorted(n for n in names if not any(fnmatch(n, pattern) for pattern in allowed))
+
+
+def fuzz(target: Target, good: Path, work: Path, n: int, seed: int) -> Iterator[tuple[int, str]]:
+    """Damage one format ``n`` times; yield number and story of every escape.
+
+    Parameters
+    ----------
+    good
+        Folder of `make_folder`; it is copied and stays as it is.
+    work
+        Folder for the copy.
+    seed
+        Of the damage. Each number has a draw of its own, so that one can be repeated alone.
+    """
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(good, work)
+    path, original = work / target.file, _original(target, good)
+    for number in range(n):
+        draw = random.Random(f"{target.name} {seed} {number}")
+        data = original or values(draw).encode()
+        # Of values, half stay whole: each is odd enough for some key.
+        data = data if not original and draw.random() < 0.5 else mutate(data, draw)
+        path.write_bytes(data)
+        before = _hashes(work)
+        story = _escape(lambda: target.read(work))
+        changed = _changed(before, _hashes(work), target.writes)
+        if changed:
+            story += f"\nfiles changed: {changed}"
+        if story:
+            yield number, f"{story}\ninput: {data[:400]!r}"
+        if target.writes or changed:
+            shutil.rmtree(work)
+            shutil.copytree(good, work)
+
+
+def _original(target: Target, good: Path) -> bytes:
+    path = good / target.file
+    return path.read_bytes() if path.is_file() else b""
+
+
+def fuzz_command_line(good: Path, work: Path, n: int, seed: int) -> Iterator[tuple[int, str]]:
+    """Give ``n`` command lines; yield number and story of those without a proper end."""
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(good, work)
+    before, here = _hashes(work), os.getcwd()
+    os.chdir(work)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for number in range(n):
+            argv = command_line(random.Random(f"command line {seed} {number}"))
+            code: list[int] = []
+            story = _escape(lambda argv=argv, code=code: code.append(run_command(argv)))  # type: ignore[misc]
+            if code and code[0] not in CODES:
+                story += f"\nexit code {code[0]}"
+            changed = _changed(before, _hashes(work), ("out/*", "table*", "saved/*"))
+            if story or changed:
+                yield number, f"{story}\nfiles changed: {changed}\narguments: {argv}"
+    finally:
+        os.chdir(here)
+        for signal_number, handler in handlers.items():
+            signal.signal(signal_number, handler)
+        sys.stdout.flush()
