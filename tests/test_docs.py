@@ -124,7 +124,8 @@ def execute(command: str) -> int:
 def test_long_commands_name_known_options_models_and_keys(page: str, command: str) -> None:
     args, rest = cli.build_parser().parse_known_args(arguments(command))
     overrides = options.parse_overrides(rest)
-    if args.command == "prepare":  # has no keys; what it does not know is left over
+    if not hasattr(args, "dataset") or args.command == "prepare":
+        # Has no keys; what it does not know is left over.
         assert not overrides, page
         return
     rows = getattr(args, "models", None) or [getattr(args, "model", None) or "Pop"]
