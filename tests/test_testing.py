@@ -186,6 +186,18 @@ class HidesState(Honest):
         return super().table() * (1 + 0.01 * self.count)
 
 
+class CountsUnseen(Honest):
+    """Counts in the training sessions when it is built, and lets nobody keep it."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        counts = torch.from_numpy(dataset.train_sessions.items).bincount(minlength=self.n_items)
+        self.register_buffer("popularity", counts.float(), persistent=False)
+
+    def score(self, interaction: Any) -> Tensor:
+        return super().score(interaction) + self.popularity
+
+
 class SeesTheTestSessions(Honest):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -246,6 +258,7 @@ BROKEN = [
     (DividesByZero, "epochs"),
     (IgnoresTheSeed, "same_seed"),
     (HidesState, "save_load"),
+    (CountsUnseen, "pack"),
     (SeesTheTestSessions, "no_test_information"),
     (SquaresTheItems, "no_dense_square"),
     (CannotLearn, "overfits"),

@@ -24,6 +24,8 @@ PROTOCOL = (
     "split_seed",
     "eval_targets",
     "cold_targets",
+    "cold_items",
+    "new_item_ids",
     "candidates",
     "history",
     "MAX_ITEM_LIST_LENGTH",

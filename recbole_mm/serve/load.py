@@ -8,9 +8,10 @@ from recbole_mm import stock, yaml_files
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import BEST, CONFIG
+from recbole_mm.run.members import blended
 from recbole_mm.run.prepared import prepare
 from recbole_mm.serve.catalogue import Catalogue
-from recbole_mm.serve.pack import PACK, read_pack
+from recbole_mm.serve.pack import BLEND, PACK, read_pack
 from recbole_mm.serve.restored import Restored
 from recbole_mm.trainer.base import trainer_class
 
@@ -51,8 +52,8 @@ def read_run(folder: Path, device: str = "cpu") -> Restored:
     overrides = {"run_folder": str(folder), "tensorboard": False, "use_gpu": device != "cpu"}
     config = MMConfig(None, None, [folder / CONFIG], overrides)
     refuse_unknown_sessions(config)
-    prepared = prepare(config)
-    trainer = trainer_class(prepared.spec, config.model_class)(config, prepared.model)
+    prepared = prepare(config, blended) if config["model"] == BLEND else prepare(config)
+    trainer = trainer_class(prepared.spec, type(prepared.model))(config, prepared.model)
     trainer.load_model(folder / BEST, prepared.train)
     # Models of RecBole look at what they were built on: the training part.
     dataset = prepared.train.dataset

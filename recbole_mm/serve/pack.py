@@ -37,6 +37,7 @@ FORMAT = "recbole_mm.pack/1"
 # Keys of a run that a pack does without: where things lay, and what was looked at after training.
 _LEFT_OUT = ("run_folder", "data_path", "feature_path", "checkpoint_dir", "case_sessions")
 _CHECKED = 32
+BLEND = "Blend"
 
 
 def write_pack(restored: Restored, output: str | Path) -> Path:
@@ -63,6 +64,11 @@ def write_pack(restored: Restored, output: str | Path) -> Path:
     target = Path(output)
     if isinstance(restored.dataset, PackedDataset):
         raise CheckpointError(f"{restored.place} is a pack already; copy the folder instead.")
+    if restored.config["model"] == BLEND:
+        raise CheckpointError(
+            "a blend stands on the runs that it sums and cannot be packed. Give its run folder to "
+            "recommend, or pack one of the runs; any of them takes counted parts (score_parts)."
+        )
     if target.exists() and not (target / PACK).is_file() and any(target.iterdir()):
         raise CheckpointError(f"{target} holds something that is no pack; name another --output.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,14 +129,27 @@ def _check_scores(restored: Restored, folder: Path) -> None:
     if not torch.equal(expected, scorer.scores(scorer.rows(few))):
         name = restored.config["model"]
         raise CheckpointError(f"{name} scores the same sessions differently each time.")
-    device = "cpu" if str(scorer.device) == "cpu" else "cuda"
-    made = read_pack(folder, device).scorer
-    if not torch.equal(expected, made.scores(made.rows(few))):
+    if not torch.equal(expected, _scores_of(folder, few, str(scorer.device))):
         raise CheckpointError(
             f"{restored.config['model']} scores differently when it is restored without the "
             "training data: it counts in them when it is built. Let it keep what it counts: "
             "self.counts = dataset.fitted('counts', lambda: ...), see docs/adding_a_model.md."
         )
+
+
+def _scores_of(folder: Path, few: list[list[int]], device: str) -> torch.Tensor:
+    """Restore a pack and return its scores of some sessions."""
+    try:
+        made = read_pack(folder, "cpu" if device == "cpu" else "cuda").scorer
+        return made.scores(made.rows(few))
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a model does that finds no sessions
+        raise CheckpointError(
+            f"the model cannot be built without the training data ({type(error).__name__}: "
+            f"{error}). Let it keep what it counts there: dataset.fitted('counts', lambda: ...), "
+            "see docs/adding_a_model.md."
+        ) from error
 
 
 def read_pack(folder: str | Path, device: str = "cpu") -> Restored:

@@ -102,6 +102,10 @@ class PackedDataset(SessionDataset):
             }
         )
 
+    def leaky_sessions(self, targets: bool) -> Sessions:
+        """Return no session: those that a leaky model counted are among what was kept."""
+        return _NO_SESSIONS
+
     @property
     def item_columns(self) -> PackedColumns:
         """The columns that the model reads."""

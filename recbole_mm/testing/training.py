@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from recbole_mm.evaluation.hooks import HasStartEpoch
-from recbole_mm.files import LAST
+from recbole_mm.evaluation.hooks import HasLateFit, HasStartEpoch
+from recbole_mm.files import BEST, LAST
 from recbole_mm.testing.case import (
     OTHER_TEST,
     WIDE,
@@ -86,7 +86,9 @@ def check_save_load(case: Case) -> str | None:
     """Load the checkpoint into a new model; weights and scores must have equal bits."""
     fit, other = case.trained, case.prepare(seed=77)
     trainer = trainer_class(other.spec, type(other.model))(other.config, other.model)
-    trainer.load_model(fit.trainer.run_folder / LAST, other.train)
+    # What is fitted after training is kept with the best weights, and the model has these then.
+    newest = BEST if isinstance(fit.model, HasLateFit) else LAST
+    trainer.load_model(fit.trainer.run_folder / newest, other.train)
     loaded = other.model.eval()
     weights = fit.model.state_dict()
     different = [k for k, v in loaded.state_dict().items() if not torch.equal(v, weights[k])]

@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             base = {
                 "data_path": str(data), "run_folder": str(folder), "use_gpu": False, "epochs": 1,
                 "train_batch_size": 64, "MAX_ITEM_LIST_LENGTH": 8, "floor": False,
-                **SIZES.get(model, {}), **keys,
+                **({} if "preset" in keys else SIZES.get(model, {})), **keys,
             }  # fmt: skip
             before = Path.cwd()
             os.chdir(data)

@@ -22,6 +22,14 @@ MODELS = ["SRIM", "AlterRec", "MMSBR", "MDSRec", "Counting", "ContentKNN", "Sess
 MODELS += ["SASRec", "SASRecF", "FPMC"]
 
 
+def test_a_leaky_preset_is_packed_and_says_so(trained, tmp_path) -> None:
+    recommender = Recommender.load(trained("SRIM", preset="official_leaky", embedding_size=16))
+    pack = Recommender.load(recommender.pack(tmp_path / "pack"))
+    found = [one.recommend([["i0003", "i0017"]], 5) for one in (recommender, pack)]
+    assert found[0] == found[1]
+    assert "LEAKY" in (tmp_path / "pack" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("model", [*MODELS, "SASRec with parts"])
 def test_a_pack_scores_as_its_run_bit_by_bit(model, trained, packed) -> None:
     model, _, more = model.partition(" ")
@@ -104,6 +112,14 @@ class CountsByItself(SequentialRecommender):
         return F.cross_entropy(self.full_sort_predict(interaction), interaction[self.ITEM_ID])
 
 
+@register_model("NeedsSessions")
+class NeedsSessions(CountsByItself):
+    """Cannot be built without a session."""
+
+    def count(self, dataset) -> torch.Tensor:
+        return torch.zeros(dataset.item_num) + dataset.train_sessions.items[0]
+
+
 @register_model("CountsInTheOpen")
 class CountsInTheOpen(CountsByItself):
     """Counts by the data set, which keeps what was counted."""
@@ -115,6 +131,8 @@ class CountsInTheOpen(CountsByItself):
 def test_a_model_that_counts_unseen_is_refused_and_told_how_to_mend_it(trained, tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"dataset\.fitted\("):
         Recommender.load(trained("CountsByItself")).pack(tmp_path / "pack")
+    with pytest.raises(CheckpointError, match="cannot be built without the training data"):
+        Recommender.load(trained("NeedsSessions")).pack(tmp_path / "pack")
     assert list(tmp_path.iterdir()) == []
     made = Recommender.load(trained("CountsInTheOpen")).pack(tmp_path / "pack")
     assert Recommender.load(made).recommend([["i0003"]], 3)

@@ -6,6 +6,7 @@ decay)``, ``C`` counts of a rule in the training sessions, ``f`` TF-IDF of an it
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from recbole_mm.data.fits import enlarged
-from recbole_mm.errors import FeatureError
 from recbole_mm.model.counting.content import content_partners
 from recbole_mm.model.counting.history import History
 from recbole_mm.model.counting.rules import rule_counts, spread
@@ -24,6 +24,8 @@ from recbole_mm.model.counting.settings import DECAYS, RULES, Rule
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
+
+logger = logging.getLogger(__name__)
 
 # As `Counting` has them.
 _WINDOW, _N_CONTENT = 10, 300
@@ -89,14 +91,7 @@ class Lexical(Counted):
 
     name = "lexical"
 
-    def __init__(self, dataset: SessionDataset, n_items: int) -> None:
-        cosines = content_partners(dataset, None, _N_CONTENT)
-        if cosines is None:
-            raise FeatureError(
-                f"score_parts: lexical finds no text in {dataset.item_columns.path}: no usual text "
-                "column, or no word that two items share. List the columns as text_fields in "
-                "dataset.json, or leave lexical out"
-            )
+    def __init__(self, cosines: sp.csr_matrix) -> None:
         self.cosines = cosines
         self.variants = tuple(Variant(decay) for decay in DECAYS)
 
@@ -107,7 +102,18 @@ class Lexical(Counted):
 
 
 def counted_parts(dataset: SessionDataset, names: Iterable[str], n_items: int) -> list[Counted]:
-    """Make the counted parts among ``names``, in a fixed order."""
-    known: tuple[type[Transitions] | type[Lexical], ...] = (Transitions, Lexical)
-    wanted = set(names)
-    return [kind(dataset, n_items) for kind in known if kind.name in wanted]
+    """Make the counted parts among ``names``, in a fixed order; without texts none is lexical."""
+    wanted, parts = set(names), list[Counted]()
+    if Transitions.name in wanted:
+        parts.append(Transitions(dataset, n_items))
+    if Lexical.name in wanted:
+        cosines = content_partners(dataset, None, _N_CONTENT)
+        if cosines is not None:
+            parts.append(Lexical(cosines))
+        else:
+            logger.warning(
+                "score_parts: lexical is left out, %s holds no text: no usual text column, or no "
+                "word that two items share. text_fields in dataset.json names other columns",
+                dataset.item_columns.path,
+            )
+    return parts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbole_mm.errors import FeatureError
 from recbole_mm.model.counting.history import History
 from recbole_mm.model.parts.counted import Lexical, Transitions, Variant, counted_parts
 
@@ -44,7 +43,8 @@ def test_the_decay_weighs_the_history(data, rows):
 
 def test_lexical_is_zero_without_shared_words(data, rows):
     """Item 1, red lamp: nearest is itself, then 2 (red lamp shade); 4 (blue chair) shares none."""
-    part = Lexical(data, N_ITEMS)
+    (part,) = counted_parts(data, ["lexical"], N_ITEMS)
+    assert isinstance(part, Lexical)
     raw = part.raw(history(rows, [1]), Variant(0.0))[0]
     assert float(raw[1]) == pytest.approx(1.0, abs=1e-6)
     assert float(raw[2]) > float(raw[3]) > 0.0
@@ -58,10 +58,11 @@ def test_an_unknown_history_scores_all_alike(data, rows):
         assert not bool(part.z(history(rows, [5]), variant, "cpu").any())
 
 
-def test_no_text_is_said(data):
+def test_without_text_lexical_is_left_out_and_that_is_said(data, caplog):
     data.item_columns.path.unlink()
-    with pytest.raises(FeatureError, match=r"lexical finds no text .*text_fields"):
-        counted_parts(data, ["lexical"], N_ITEMS)
+    found = counted_parts(data, ["transitions", "lexical"], N_ITEMS)
+    assert [part.name for part in found] == ["transitions"]
+    assert "lexical is left out" in caplog.text and "text_fields" in caplog.text
 
 
 def test_parts_come_in_one_order(data):
