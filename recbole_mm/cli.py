@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbole_mm import __version__, exits, options, registry, yaml_files
+from recbole_mm import exits, options, registry, spec, yaml_files
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
+from recbole_mm.version import __version__
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -47,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"recbole_mm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for add in (_run, _compare, _encode, _prepare, _audit, _export, _doctor):
+    for add in (
+        _run, _compare, _blend, _encode, _prepare, _audit, _export, _serving, _doctor
+    ):  # fmt: skip
         add(commands)
     return parser
 
@@ -131,10 +134,10 @@ def _handle_run(args: argparse.Namespace, overrides: Overrides) -> int:
         registry.resolve(model)  # a misspelt name is answered before torch is imported
     if args.explain is not None:
         return _explain(model, dataset, args, overrides)
-    from recbole_mm import run
+    from recbole_mm.run import format_result, run
 
-    result = run.run(model, dataset, args.config_files, overrides, resume=args.resume)
-    print(run.format_result(result))
+    result = run(model, dataset, args.config_files, overrides, resume=args.resume)
+    print(format_result(result))
     return 0
 
 
@@ -180,6 +183,24 @@ def _on_compare(args: argparse.Namespace, overrides: Overrides) -> int:
     if not (args.table_only and args.output):
         args.dataset = _from_files(args, "dataset")
     return compare_command(args, overrides)
+
+
+def _blend(commands: Commands) -> None:
+    """Add ``blend``."""
+    help_ = "Sum the scores of finished runs, with weights fitted on validation rows."
+    parser = _command(commands, "blend", help_, _on_blend)
+    _list_option(parser, "runs", "folders of finished runs on the same rows", options.files)
+
+
+def _on_blend(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Run the model Blend under the protocol of the runs, and print the result."""
+    from recbole_mm.run import format_result, run
+    from recbole_mm.run.members import shared_protocol
+
+    folders: list[Plain] = [*args.runs]
+    keys: dict[str, Plain] = {**shared_protocol(args.runs), "runs": folders, **overrides}
+    print(format_result(run("Blend", str(keys.pop("dataset")), (), keys)))
+    return 0
 
 
 def _encode(commands: Commands) -> None:
@@ -255,6 +276,30 @@ def _on_export(args: argparse.Namespace, overrides: Overrides) -> int:
     return 0
 
 
+def _serving(commands: Commands) -> None:
+    """Add ``pack``, ``recommend`` and ``serve``; their options stand beside their steps."""
+    from recbole_mm.serve.options import COMMANDS
+
+    for name, command in COMMANDS.items():
+        parser = _command(commands, name, command.help, _on_serving)
+        parser.epilog = None
+        command.add_options(parser)
+
+
+def _on_serving(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Delegate to the command's module."""
+    from recbole_mm.serve.options import COMMANDS
+
+    _no_keys(args.command, overrides)
+    return int(spec.import_object(COMMANDS[args.command].handler)(args))
+
+
+def _no_keys(command: str, overrides: Overrides) -> None:
+    """Refuse keys of a configuration where a command takes none."""
+    if overrides:
+        raise ConfigError(f"{command} takes no option --{next(iter(overrides))}")
+
+
 def _doctor(commands: Commands) -> None:
     """Add ``doctor``."""
     _command(commands, "doctor", "Say what is installed, found and missing.", _on_doctor)
@@ -264,6 +309,5 @@ def _on_doctor(args: argparse.Namespace, overrides: Overrides) -> int:
     """Delegate to :mod:`recbole_mm.doctor`."""
     from recbole_mm.doctor import doctor
 
-    if overrides:
-        raise ConfigError(f"doctor takes no option --{next(iter(overrides))}")
+    _no_keys("doctor", overrides)
     return doctor()

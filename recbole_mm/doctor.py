@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from recbole_mm import __version__, compat, registry, stock, yaml_files
+from recbole_mm import compat, registry, stock, yaml_files
 from recbole_mm.compat import Problem
+from recbole_mm.version import __version__
 
 _NEEDED = ("recbole", "torch", "numpy", "pandas", "scipy", "scikit-learn", "safetensors", "pyyaml")
 # Distribution -> (module, what is not possible without it, command that brings it).

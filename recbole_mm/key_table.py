@@ -172,6 +172,8 @@ def unknown_key(
     key: str, source: str, known: Iterable[str], model: str, preset: str = "sound"
 ) -> ConfigError:
     """Return the error for a key that nothing reads: source, nearest keys, models that have it."""
+    if key in _declared()["instead"]:
+        return ConfigError(f"{source}: '{key}' is not used here: {_declared()['instead'][key]}")
     text = f"{source}: unknown key '{key}'."
     if key in removed(model):
         return ConfigError(f"{source}: {model} has no key '{key}' any more: {removed(model)[key]}")

@@ -101,3 +101,21 @@ def counts(text: str) -> dict[str, int]:
 def comma_words(text: str) -> list[str]:
     """Read ``"a,b"`` or ``"a b"``."""
     return text.replace(",", " ").split()
+
+
+def not_negative(text: str) -> float:
+    """Read a number of 0 or more."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise ConfigError(f"command line: '{text}' must be a number of 0 or more, as in 50")
+    return found
+
+
+def whole_above_0(text: str) -> int:
+    """Read a whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"command line: '{text}' must be a whole number of 1 or more, as in 10")
+    return int(text)

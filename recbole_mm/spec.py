@@ -149,6 +149,12 @@ OURS = {
         origin="recbole_mm",
         settings=f"{_MODEL}.mdsrec.settings:MDSRecSettings",
     ),
+    "Blend": ModelSpec(
+        "Blend",
+        f"{_MODEL}.parts.blend:Blend",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.parts.settings:BlendSettings",
+    ),
     **{
         name: ModelSpec(
             name,

@@ -26,7 +26,7 @@ from recbole_mm.compare.plan import parse_row
 from recbole_mm.config import MMConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
 TRAINS = ("run", "compare")
 # Sessions before this one are left out of the data that the commands get.
 FIRST = "S2700"

@@ -168,3 +168,16 @@ def test_stock_keys_are_known_even_where_recbole_leaves_them_out_of_its_yaml() -
     assert {"tau", "sim", "contrast"} <= set(known)
     assert "device" not in key_table.known_keys(registry.resolve("GCSAN"))
     assert "tau" not in key_table.known_keys(registry.resolve("SASRec"))
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("nproc", "compare --jobs=2"), ("world_size", "gpu_id chooses the device")]
+)
+def test_a_key_of_recbole_that_means_nothing_here_says_what_to_use(key, words):
+    error = key_table.unknown_key(key, "command line", ["seed"], "SASRec")
+    assert f"'{key}' is not used here" in str(error) and words in str(error)
+
+
+def test_weights_and_biases_has_a_stand_in():
+    with pytest.raises(ConfigError, match="tensorboard: true writes TensorBoard files"):
+        key_table.section("overall")["log_wandb"].check(True, "command line")

@@ -12,10 +12,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recbole_mm.compare.jobs import run_jobs
-from recbole_mm.compare.plan import baseline_of, make_plan, write_plan
+from recbole_mm.compare.jobs import Job, run_jobs
+from recbole_mm.compare.plan import RowSpec, baseline_of, make_plan, write_plan
+from recbole_mm.compare.report import PAGE, write_report
 from recbole_mm.compare.results import read_rows
-from recbole_mm.compare.tables import write_report
+from recbole_mm.config import MMConfig
+from recbole_mm.data.session_dataset import inter_file
+from recbole_mm.errors import MMError
+from recbole_mm.prepare import ensure_dataset
+from recbole_mm.run.prepared import ready_files
+from recbole_mm.yaml_files import parse_value
+
+logger = logging.getLogger(__name__)
 
 
 def compare(
@@ -50,18 +58,22 @@ def compare(
     jobs
         Runs side by side; each gets its share of the processor's cores.
     baseline
-        Label of the row the others are tested against; ``SASRec`` if there is such a row.
+        Label of the row the others are tested against; ``SASRec`` if there is such a row, else
+        the floor.
 
     Returns
     -------
     Path
-        ``<output>/table.md``; ``table.csv`` is beside it. Failed runs are rows there, too.
+        ``<output>/table.md``; ``table.csv``, ``table.tex`` and ``report.html`` are beside it.
+        Failed runs are rows there, too.
 
     Raises
     ------
     ConfigError
         A row, label, seed or key is wrong (found before anything is run), or the runs did not
         rank the same rows with the same features.
+    DataError
+        There is no such data set (found before anything is run).
     """
     folder = Path(output or Path("saved", "compare", dataset))
     plan = make_plan(
@@ -74,9 +86,39 @@ def compare(
         plugins=plugins,
         overrides=overrides or {},
     )
-    write_plan(folder, plan, baseline_of([row for row, _ in plan], baseline))
+    against = baseline_of([row for row, _ in plan], baseline)
+    configs = [_config(row, dataset, config_files, overrides or {}) for row, _ in plan]
+    for config in configs:
+        ensure_dataset(config["dataset"], Path(config["data_path"]))
+        inter_file(config["dataset"], Path(config["data_path"]))
+    write_plan(folder, plan, against)
+    _encode_first(plan, configs)
     run_jobs([job for _, planned in plan for job in planned], jobs)
     return write_report(folder)
+
+
+def _config(
+    row: RowSpec, dataset: str, config_files: Sequence[str | Path], overrides: Mapping[str, object]
+) -> MMConfig:
+    """Return the configuration of a row's runs, but for the seed."""
+    own = {key: parse_value(text, row.label) for key, text in row.keys}
+    return MMConfig(row.model, dataset, config_files, {**overrides, **own})
+
+
+def _encode_first(
+    plan: Sequence[tuple[RowSpec, Sequence[Job]]], configs: Sequence[MMConfig]
+) -> None:
+    """Make the feature files that rows need, before runs side by side ask for them.
+
+    What is wrong with a row's features is left for its run to say.
+    """
+    for (row, jobs), config in zip(plan, configs, strict=True):
+        if all(job.pending() is None for job in jobs):
+            continue
+        try:
+            ready_files(config)
+        except MMError as error:
+            logger.debug("%s: %s", row.label, error)
 
 
 def compare_command(args: argparse.Namespace, overrides: Mapping[str, object]) -> int:
@@ -102,5 +144,5 @@ def compare_command(args: argparse.Namespace, overrides: Mapping[str, object]) -
             baseline=args.baseline,
         )
     print(table.read_text(encoding="utf-8"))
-    print(f"written to {table} and {table.with_suffix('.csv')}")
+    print(f"written to {table}, .csv and .tex; to look at: {table.with_name(PAGE)}")
     return int(any(row.failed for row in read_rows(output)[0]))

@@ -16,11 +16,11 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import recbole_mm
 from recbole_mm.compare.results import last_error
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import LAST
 from recbole_mm.run.record import read_result
+from recbole_mm.times import time_left
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ def run_jobs(jobs: Sequence[Job], side_by_side: int = 1) -> None:
         raise ConfigError(f"jobs must be 1 or more, got {side_by_side}.")
     waiting = [job for job in jobs if job.pending() is not None]
     running: dict[Job, subprocess.Popen[bytes]] = {}
+    started, done = time.monotonic(), 0
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), disable=None, unit="run")
     logger.info(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them done before")
     try:
@@ -73,7 +74,9 @@ def run_jobs(jobs: Sequence[Job], side_by_side: int = 1) -> None:
                     job = waiting.pop(0)
                     running[job] = _start(job, side_by_side)
                 for job in [job for job, process in running.items() if process.poll() is not None]:
-                    _note_end(job, running.pop(job).returncode)
+                    code, done = running.pop(job).returncode, done + 1
+                    left = len(waiting) + len(running)
+                    _note_end(job, code, _progress(started, done, left))
                     bar.update()
                 time.sleep(_POLL)
     except KeyboardInterrupt:
@@ -107,21 +110,31 @@ def _environment(side_by_side: int) -> dict[str, str]:
     threads = max(1, cores // side_by_side)
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         threads = min(threads, int(os.environ["OMP_NUM_THREADS"]))
-    package = str(Path(recbole_mm.__file__).resolve().parents[1])
+    package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     share = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return {**os.environ, **share, "PYTHONPATH": path}
 
 
-def _note_end(job: Job, code: int) -> None:
+def _progress(started: float, done: int, left: int) -> str:
+    """Say how many runs are left and, as far as those before tell, for how long."""
+    if not left:
+        return ""
+    seconds = (time.monotonic() - started) / done * left
+    return f" ({left} to go, {time_left(seconds)})"
+
+
+def _note_end(job: Job, code: int, progress: str) -> None:
     """Log how a run ended; one that was killed has not said so itself."""
     if code < 0:
         with open(job.log, "a", encoding="utf-8") as log:
             log.write(f"error: killed by {signal.Signals(-code).name} (out of memory?)\n")
     if read_result(job.folder) is not None:
-        logger.info(f"{job.label}, seed {job.seed}: done")
+        logger.info(f"{job.label}, seed {job.seed}: done{progress}")
     else:
-        logger.error(f"{job.label}, seed {job.seed} failed: {last_error(job.log)} ({job.log})")
+        logger.error(
+            f"{job.label}, seed {job.seed} failed: {last_error(job.log)} ({job.log}){progress}"
+        )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

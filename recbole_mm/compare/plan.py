@@ -78,7 +78,7 @@ def make_plan(
     specs = _parse_rows(models)
     shared = {key: as_argument(value) for key, value in overrides.items()}
     for spec in specs:
-        _check_row(spec, dataset, config_files, shared)
+        _check_row(spec, specs, dataset, config_files, shared)
     return [
         (spec, [_job(folder, spec, seed, common, shared, config_files) for seed in chosen])
         for spec, chosen in zip(specs, _seeds(specs, seeds, seeds_for), strict=True)
@@ -125,7 +125,11 @@ def baseline_of(specs: Sequence[RowSpec], wanted: str | None) -> str | None:
 
 
 def _check_row(
-    spec: RowSpec, dataset: str, config_files: Sequence[str | Path], shared: Mapping[str, str]
+    spec: RowSpec,
+    specs: Sequence[RowSpec],
+    dataset: str,
+    config_files: Sequence[str | Path],
+    shared: Mapping[str, str],
 ) -> None:
     """Find a misspelt model, key or value now rather than hours later."""
     from recbole_mm.config import MMConfig
@@ -137,7 +141,40 @@ def _check_row(
     try:
         MMConfig(spec.model, dataset, config_files, values)
     except ConfigError as error:
-        raise ConfigError(f"row {spec.label}: {error}") from error
+        hint = _per_row_hint(spec, specs, dataset, config_files, shared)
+        raise ConfigError(f"row {spec.label}: {error}{hint}") from error
+
+
+def _per_row_hint(
+    spec: RowSpec,
+    specs: Sequence[RowSpec],
+    dataset: str,
+    config_files: Sequence[str | Path],
+    shared: Mapping[str, str],
+) -> str:
+    """Say how a key is given to single rows, if all get it, one cannot take it, and another can."""
+    for key, text in shared.items():
+        takes = [row.model for row in specs if _accepts(row, dataset, config_files, {key: text})]
+        if takes and spec.model not in takes:
+            return f' Give it to the rows that have it: --models="{takes[0]}:{key}={text} ..."'
+    return ""
+
+
+def _accepts(
+    spec: RowSpec, dataset: str, config_files: Sequence[str | Path], keys: Mapping[str, str]
+) -> bool:
+    """Tell whether a row's model takes these keys."""
+    from recbole_mm.config import MMConfig
+
+    values = {
+        key: yaml_files.parse_value(text, spec.label)
+        for key, text in {**keys, **dict(spec.keys)}.items()
+    }
+    try:
+        MMConfig(spec.model, dataset, config_files, values)
+    except ConfigError:
+        return False
+    return True
 
 
 def _common_arguments(

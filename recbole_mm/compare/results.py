@@ -163,6 +163,11 @@ def with_floor(rows: list[Row]) -> list[Row]:
     return rows if first is None else [*rows, Row(f"floor: {FLOOR}", (_floor_attempt(first),))]
 
 
+def floor_row(rows: Sequence[Row]) -> Row | None:
+    """Return the row of the floor: the first whose runs are those of `Counting`."""
+    return next((r for r in rows if any(x["model"] == FLOOR for x in r.records)), None)
+
+
 def _floor_attempt(record: Record) -> Attempt:
     """Return the floor of a run as a run of its own."""
     floor = record["floor"]
@@ -182,7 +187,11 @@ def _floor_attempt(record: Record) -> Attempt:
         "parameters": 0,
         "seconds": {"train": 0.0},
         "peak_memory_mb": 0.0,
+        "history": [],
     }
+    made.pop("parts", None)
+    made.pop("variants", None)
+    made.pop("diagnostics", None)
     return Attempt(record["seed"], (), made, "", Path())
 
 

@@ -7,52 +7,21 @@ import io
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from recbole_mm.compare.results import Row, check_comparable, read_rows, with_floor
-from recbole_mm.errors import ConfigError
+from recbole_mm.compare.results import Row
 from recbole_mm.evaluation.ranking import gains
-from recbole_mm.evaluation.significance import Difference, holm, interval, paired_difference
-from recbole_mm.files import atomic_write
+from recbole_mm.evaluation.significance import Difference, holm
+from recbole_mm.run.intervals import difference_of, interval_of
 from recbole_mm.run.record import MASKED, TIED, Record, marks
 
-TABLE, CSV = "table.md", "table.csv"
 _PROTOCOL = (
-    "split_by", "split_ratio", "eval_targets", "cold_targets", "candidates", "history",
-    "MAX_ITEM_LIST_LENGTH",
+    "split_by", "split_ratio", "eval_targets", "cold_targets", "cold_items", "new_item_ids",
+    "candidates", "history", "MAX_ITEM_LIST_LENGTH",
 )  # fmt: skip
-_DIVISIONS = ("target", "popularity", "history")
+_DIVISIONS = ("target", "popularity", "history", "new_items")
 _PACKAGES = ("recbole_mm", "recbole", "torch")
-
-
-def write_report(folder: str | Path, baseline: str | None = None) -> Path:
-    """Write ``table.md`` and ``table.csv`` of a comparison folder; return the former's path.
-
-    Parameters
-    ----------
-    folder
-        Output folder of a comparison.
-    baseline
-        Label of the row that the others are compared with; None takes the comparison's own.
-
-    Raises
-    ------
-    ConfigError
-        Runs of different data or features, no ``plan.json``, or no such baseline.
-    """
-    folder = Path(folder)
-    rows, planned = read_rows(folder)
-    check_comparable(rows)
-    rows = with_floor(rows)
-    if baseline and baseline not in (labels := [row.label for row in rows]):
-        raise ConfigError(f"baseline {baseline!r} is no row; the rows are {', '.join(labels)}.")
-    with atomic_write(folder / TABLE) as stream:
-        stream.write(markdown(rows, baseline or planned))
-    with atomic_write(folder / CSV) as stream:
-        stream.write(comma_separated(rows, baseline or planned))
-    return folder / TABLE
 
 
 def markdown(rows: Sequence[Row], baseline: str | None) -> str:
@@ -70,8 +39,24 @@ def _caption(rows: Sequence[Row]) -> str:
     if not rows:
         return "# Comparison\n\nNo run has ended well yet."
     records = [record for row in rows for record in row.records]
-    first, counts = records[0], records[0]["counts"]
-    warnings = {
+    first = records[0]
+    return "\n\n".join(
+        [
+            f"# Comparison on {first['dataset']}",
+            *(f"**{mark}: {text}**" for mark, text in warnings(records).items()),
+            f"{what_was_ranked(first)} Test metrics of the epoch "
+            "that was best on validation, mean ± standard deviation over seeds. Interval: 95 % "
+            "bootstrap over sessions of the mean over seeds; it and the comparisons below use "
+            "ranks in which ties share their mean position, while RecBole's metrics order ties "
+            "arbitrarily.",
+            f"Protocol: {protocol(first)}. Software: {', '.join(software(records))}.",
+        ]
+    )
+
+
+def warnings(records: Sequence[Record]) -> dict[str, str]:
+    """Return what must not be overlooked, by mark."""
+    texts = {
         "SYNTHETIC": "generated sessions, which say nothing of real shoppers.",
         "LEAKY": "rows marked so use test information in training, on purpose.",
         MASKED: "the items of a test row's own history are no candidates, for any model.",
@@ -79,26 +64,26 @@ def _caption(rows: Sequence[Row]) -> str:
         "metrics order them arbitrarily.",
     }
     marked = {mark for record in records for mark in marks(record)}
-    split = ", ".join(
-        f"{key} {first['config'][key]}" for key in _PROTOCOL if key in first["config"]
-    )
-    return "\n\n".join(
-        [
-            f"# Comparison on {first['dataset']}",
-            *(f"**{mark}: {text}**" for mark, text in warnings.items() if mark in marked),
-            f"{len(first['ranks']['rank'])} test rows "
-            f"({counts.get('test_cold_targets', 0)} with a target unseen in training), "
-            f"{counts.get('items', 'all')} candidates each, all ranked. Test metrics of the epoch "
-            "that was best on validation, mean ± standard deviation over seeds. Interval: 95 % "
-            "bootstrap over sessions of the mean over seeds; it and the comparisons below use "
-            "ranks in which ties share their mean position, while RecBole's metrics order ties "
-            "arbitrarily.",
-            f"Protocol: {split}. Software: {', '.join(_software(records))}.",
-        ]
+    return {mark: text for mark, text in texts.items() if mark in marked}
+
+
+def what_was_ranked(record: Record) -> str:
+    """Say how many rows and candidates there were."""
+    counts = record["counts"]
+    return (
+        f"{len(record['ranks']['rank'])} test rows "
+        f"({counts.get('test_cold_targets', 0)} with a target unseen in training), "
+        f"{counts.get('items', 'all')} candidates each, all ranked."
     )
 
 
-def _software(records: Sequence[Record]) -> list[str]:
+def protocol(record: Record) -> str:
+    """Return the settings that decide which rows are ranked."""
+    config = record["config"]
+    return ", ".join(f"{key} {config[key]}" for key in _PROTOCOL if key in config)
+
+
+def software(records: Sequence[Record]) -> list[str]:
     """Return the versions and devices of all runs; two of one package show that they differ."""
     pairs = {(name, r["versions"][name]) for r in records for name in r["versions"]}
     devices = {f"device {r['device']}" for r in records if "device" in r}
@@ -118,7 +103,7 @@ def _main_cells(row: Row, names: Sequence[str], main: str) -> list[str]:
     return [
         row.label,
         f"{len(row.records)} of {len(row.attempts)}" if row.failed else str(len(row.records)),
-        *(_spread(row.values("test", name)) for name in names),
+        *(spread(row.values("test", name)) for name in names),
         f"{low:.4f} to {high:.4f}",
         f"{row.values('best_epoch').mean():.1f} / {row.values('epochs_run').mean():.1f}",
         f"{row.values('seconds', 'train').mean():.1f}",
@@ -137,7 +122,7 @@ def row_interval(row: Row, metric: str) -> tuple[float, float]:
     """Return the interval of a row's metric, see :func:`significance.interval`."""
     name, _, cut = metric.partition("@")
     values = gains(row.ranks(), name, int(cut)).mean(axis=0)
-    return interval(values, row.records[0]["ranks"]["session"])
+    return interval_of(values, row.records[0]["ranks"]["session"])
 
 
 def paired(rows: Sequence[Row], baseline: str | None) -> dict[str, tuple[Difference, float]]:
@@ -152,9 +137,7 @@ def paired(rows: Sequence[Row], baseline: str | None) -> dict[str, tuple[Differe
         return {}
     sessions = against.records[0]["ranks"]["session"]
     reference = (1.0 / against.ranks()).mean(axis=0)
-    found = [
-        paired_difference((1.0 / row.ranks()).mean(axis=0), reference, sessions) for row in others
-    ]
+    found = [difference_of((1.0 / row.ranks()).mean(axis=0), reference, sessions) for row in others]
     corrected = holm([difference.p for difference in found])
     return {
         row.label: (difference, p)
@@ -182,24 +165,22 @@ def _paired_table(rows: Sequence[Row], baseline: str | None) -> str:
 def _slice_table(rows: Sequence[Row], baseline: str | None) -> str:
     """Show the main metric for groups of rows by target and by length of the history."""
     main = main_metric(rows)
-    groups = _groups(rows, main)
-    if not groups:
+    found = groups(rows, main)
+    if not found:
         return ""
-    head = ["model", *(f"{d} {g} (n={n})" for (d, g), n in groups.items())]
-    lines = [
-        [row.label, *(_spread(row.values("slices", *g, main)) for g in groups)] for row in rows
-    ]
+    head = ["model", *(f"{d} {g} (n={n})" for (d, g), n in found.items())]
+    lines = [[row.label, *(spread(row.values("slices", *g, main)) for g in found)] for row in rows]
     note = (
         "popularity: clicks on the target in the training sessions, each counted once. history: "
         "items of the session that the model was given."
     )
     change = _change_table(
-        rows, baseline, main, [pair for pair in groups if pair[0] == "popularity"]
+        rows, baseline, main, [pair for pair in found if pair[0] == "popularity"]
     )
     return f"## {main} of parts of the test rows\n\n{note}\n\n{_table(head, lines)}{change}"
 
 
-def _groups(rows: Sequence[Row], main: str) -> dict[tuple[str, str], int]:
+def groups(rows: Sequence[Row], main: str) -> dict[tuple[str, str], int]:
     """Return division and name of all groups that have the metric in any run, with their rows."""
     found: dict[str, dict[str, int]] = {}
     for row in rows:
@@ -231,14 +212,14 @@ def _change_table(
     path = {group: ("slices", *group, main) for group in groups}
     base = {group: float(against.values(*path[group]).mean()) for group in groups}
     lines = [
-        [row.label, *(_percent(float(row.values(*path[g]).mean()), base[g]) for g in groups)]
+        [row.label, *(percent(float(row.values(*path[g]).mean()), base[g]) for g in groups)]
         for row in others
     ]
     head = [f"against {baseline}, %", *(f"{division} {name}" for division, name in groups)]
     return f"\n\n{_table(head, lines)}"
 
 
-def _percent(value: float, base: float) -> str:
+def percent(value: float, base: float) -> str:
     """Write a change in per cent of ``base``; there is none where ``base`` is 0 or not known."""
     change = 100 * (value / base - 1) if base > 0 else np.nan
     return "-" if np.isnan(change) else f"{change:+.1f}"
@@ -258,15 +239,15 @@ def _commands(rows: Sequence[Row]) -> str:
     return "## Commands\n\n```\n" + "\n".join(lines) + "\n```"
 
 
-def _spread(values: np.ndarray) -> str:
+def spread(values: np.ndarray) -> str:
     """Write mean ± standard deviation; one value has no spread, a missing one is a dash."""
-    mean, deviation = _moments(values)
+    mean, deviation = moments(values)
     if np.isnan(mean):
         return "-"
     return f"{mean:.4f}" if deviation == "" else f"{mean:.4f} ± {deviation:.4f}"
 
 
-def _moments(values: np.ndarray) -> tuple[float, float | str]:
+def moments(values: np.ndarray) -> tuple[float, float | str]:
     """Return mean and sample standard deviation, which is empty for one value."""
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else ""
 
@@ -302,7 +283,7 @@ def _flat(row: Row, main: str, compared: tuple[Difference, float] | None) -> dic
     if not row.records:
         return flat
     for name in row.records[0]["test"]:
-        flat[name], flat[f"{name} std"] = _moments(row.values("test", name))
+        flat[name], flat[f"{name} std"] = moments(row.values("test", name))
     flat[f"{main} low"], flat[f"{main} high"] = row_interval(row, main)
     for name in ("best_epoch", "epochs_run", "parameters"):
         flat[name] = row.values(name).mean()

@@ -32,6 +32,9 @@ class DatasetCard:
         Columns of ``.item`` that make an item's text, in order.
     report
         What preparation dropped, with counts.
+    image_field, image_folder
+        Column of ``.item`` with the path or address of an item's picture, and the folder where
+        relative paths begin, itself relative to the data set's.
     """
 
     name: str
@@ -42,6 +45,8 @@ class DatasetCard:
     session: str = ""
     text_fields: tuple[str, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
+    image_field: str = ""
+    image_folder: str = ""
 
     def save(self, folder: str | Path) -> None:
         """Write the card to ``<folder>/dataset.json``."""
@@ -69,7 +74,7 @@ def load_dataset_card(folder: str | Path) -> DatasetCard:
     known = {entry.name for entry in fields(DatasetCard)}
     if not isinstance(plain, dict) or not {"name"} <= plain.keys() <= known:
         raise DataError(f"{path}: expected an object with name and any of {sorted(known)}.")
-    for key in ("name", "source", "licence", "session"):
+    for key in ("name", "source", "licence", "session", "image_field", "image_folder"):
         if not isinstance(plain.get(key, ""), str):
             raise DataError(f"{path}: {key} is {plain[key]!r}, expected text.")
     if not isinstance(plain.get("report", {}), dict):

@@ -30,11 +30,21 @@ class ItemColumns:
         Tokens by internal id, the padding token first.
     separator
         What stands between the entries of a ``token_seq`` cell.
+    asked
+        Takes the names of the columns that are read.
     """
 
-    def __init__(self, path: Path, key: str, tokens: Sequence[str], separator: str = " ") -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        tokens: Sequence[str],
+        separator: str = " ",
+        asked: set[str] | None = None,
+    ) -> None:
         self.path, self.key, self.separator = path, key, separator
         self._tokens = tokens
+        self._asked = set() if asked is None else asked
 
     @property
     def types(self) -> dict[str, str]:
@@ -54,6 +64,7 @@ class ItemColumns:
         """
         if not self.path.is_file():
             raise DataError(f"{self.path}: there is no .item file to read {name!r} from.")
+        self._asked.add(name)
         rows = read_atomic(self.path, [self.key, name]).drop_duplicates(self.key)
         # The padding item has no row of its own, even if an item should carry its name.
         wanted = ["\0", *map(str, self._tokens[1:])]

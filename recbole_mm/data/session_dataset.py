@@ -1,14 +1,13 @@
 """SessionDataset: the one dataset class that every model, ours or stock, is run on.
 
-The protocol (``split_by``, ``split_ratio``, ``train_prefixes``, ``eval_targets``, ``cold_targets``)
-decides the rows, never the model. Three things differ from RecBole's ``SequentialDataset``:
+The protocol decides the rows, never the model. Three things differ from RecBole's
+``SequentialDataset``:
 
 * whole sessions go to one part; RecBole's ratio splits cut inside sessions;
-* times are compared as float64. RecBole turns them into float32 first, which rounds today's epoch
-  seconds to steps of 128 s and so reorders a session;
+* times are compared as float64. RecBole's float32 rounds today's epoch seconds to steps of 128 s;
 * ids are numbered in the sorted order of their tokens, and items come from ``.inter`` alone (with
-  ``candidates: features`` also from feature files, for every model the same), so that neither the
-  order of the rows nor what a model reads changes the candidates.
+  ``candidates: features`` also from feature files), so that neither the order of the rows nor what
+  a model reads changes the candidates.
 """
 
 from __future__ import annotations
@@ -31,7 +30,9 @@ from recbole_mm.data.atomic import header, read_atomic, require_columns
 from recbole_mm.data.candidates import items_with_features
 from recbole_mm.data.card import DatasetCard, load_dataset_card
 from recbole_mm.data.feature_files import FeatureFiles
+from recbole_mm.data.fits import Fits
 from recbole_mm.data.given import read_parts, split_path
+from recbole_mm.data.held_out import hold_out
 from recbole_mm.data.item_columns import ItemColumns
 from recbole_mm.data.sessions import (
     Rows,
@@ -55,7 +56,7 @@ logger = logging.getLogger(__name__)
 _MILLISECONDS = 1e11
 
 
-class SessionDataset(SequentialDataset):
+class SessionDataset(Fits, SequentialDataset):
     """Sessions, split as the protocol says.
 
     Attributes
@@ -70,6 +71,8 @@ class SessionDataset(SequentialDataset):
         ``(n_items,)`` int64: how often an item occurs in ``train_sessions``.
     item_features
         Pretrained vectors aligned with the item ids, or None if the model uses none.
+    held_out
+        ``(n_items,)`` bool: items that ``cold_items`` keeps out of training.
     item_columns
         The columns of the ``.item`` file by item id.
     counts
@@ -80,12 +83,15 @@ class SessionDataset(SequentialDataset):
     item_feat: pd.DataFrame | None
     train_sessions: Sessions
     train_counts: np.ndarray
+    held_out: np.ndarray
+    asked_columns: set[str]
 
     def __init__(self, config: Config, files: FeatureFiles | None = None) -> None:
         self._files = files or feature_files(config)
         self.card: DatasetCard = load_dataset_card(config["data_path"])
         self.item_features: ItemFeatures | None = None
         self.counts: dict[str, int] = {}
+        self.fits, self.asked_columns = {}, set()
         self._only_features: set[str] = set()
         self._rows: dict[str, Rows] = {}
         super().__init__(config)
@@ -184,7 +190,8 @@ class SessionDataset(SequentialDataset):
             If the protocol does not fit the data (made-up times, an empty part).
         """
         sessions = self._sessions()
-        self.split = self._split(sessions)
+        split = self._split(sessions)
+        self.split, self.held_out = hold_out(self.config, split, self.item_num, self.counts)
         self.train_sessions = self.split.train
         self.train_counts = np.bincount(self.train_sessions.items, minlength=self.item_num)
         self._rows = self._make_rows()
@@ -262,15 +269,9 @@ class SessionDataset(SequentialDataset):
     def _set_list_fields(self) -> None:
         """Register ``item_id_list`` and ``item_length``, the fields that sequential models read."""
         self.item_id_list_field = self.iid_field + self.config["LIST_SUFFIX"]
-        self.set_field_property(
-            self.item_id_list_field,
-            FeatureType.TOKEN_SEQ,
-            FeatureSource.INTERACTION,
-            self.max_item_list_len,
-        )
-        self.set_field_property(
-            self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1
-        )
+        source, width = FeatureSource.INTERACTION, self.max_item_list_len
+        self.set_field_property(self.item_id_list_field, FeatureType.TOKEN_SEQ, source, width)
+        self.set_field_property(self.item_list_length_field, FeatureType.TOKEN, source, 1)
 
     def _interaction(self, rows: Rows) -> Interaction:
         columns = {
@@ -309,7 +310,8 @@ class SessionDataset(SequentialDataset):
         """The columns of the ``.item`` file by internal item id."""
         path = Path(self.dataset_path, f"{self.dataset_name}.item")
         tokens = self.field2id_token[self.iid_field]
-        return ItemColumns(path, self.iid_field, tokens, self.config["seq_separator"])
+        separator = self.config["seq_separator"]
+        return ItemColumns(path, self.iid_field, tokens, separator, self.asked_columns)
 
     def tokens(self, ids: np.ndarray) -> list[str]:
         """Return the item tokens of internal ids."""
@@ -320,7 +322,7 @@ class SessionDataset(SequentialDataset):
         return [str(token) for token in self.field2id_token[self.uid_field][ids]]
 
     def future_share(self) -> float:
-        """Return the share of test targets that training holds, but only at later times."""
+        """Return the share of test targets that training holds at later times only."""
         first = np.full(self.item_num, np.inf)
         np.minimum.at(first, self.train_sessions.items, self.train_sessions.time)
         test = self.split.test

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recbole_mm.calling import make_callable
+
 if TYPE_CHECKING:
     from recbole_mm.encode.freshness import available_modalities, check_fresh, ensure_features
     from recbole_mm.encode.image.job import encode_image
@@ -27,3 +29,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'freshness')}"), name)
+
+
+# `recbole_mm.encode(...)` is the job; docs/api.md.
+make_callable(__name__, "recbole_mm.api:encode")

@@ -16,6 +16,8 @@ from recbole_mm.encode.image.labels import TOP
 from recbole_mm.encode.importer import import_vectors
 from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.encode.options import IMAGE, TEXT
+from recbole_mm.encode.price import MODALITY as PRICE
+from recbole_mm.encode.price import encode_price
 from recbole_mm.encode.recipe import (
     Options,
     Step,
@@ -57,6 +59,9 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) ->
     EncodeError, FeatureError, DataError
         With what is wrong and how to mend it.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if "image_urls" in overrides:
+        raise EncodeError("--image_urls is called --image_col now, and takes paths, too.")
     if unknown := sorted(set(overrides) - {"feature_path", "ITEM_ID_FIELD"}):
         raise EncodeError(
             f"encode does not know {', '.join('--' + key for key in unknown)}. `recbole-mm encode "
@@ -69,7 +74,11 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) ->
         _report(_import(args, out))
         return 0
     ensure_dataset(args.dataset, folder)
-    job = _Work(args, folder, out, str(overrides.get("ITEM_ID_FIELD") or "item_id"))
+    item_field = str(overrides.get("ITEM_ID_FIELD") or "item_id")
+    if args.modality == PRICE and not args.recipe:
+        _report(encode_price(folder, args.dataset, out, item_field))
+        return 0
+    job = _Work(args, folder, out, item_field)
     for path in job.recipe() if args.recipe else [job.single()]:
         _report(path)
     return 0
@@ -151,7 +160,7 @@ class _Work:
             )  # fmt: skip
         return encode_image(
             self.folder, self.args.dataset, self.out, images=options.get("images"),
-            image_urls=options.get("image_urls"), limits=self.limits(options),
+            image_col=options.get("image_col"), limits=self.limits(options),
             encoder=options.get("image_encoder") or "googlenet", weights=options.get("weights"),
             labels=_positive(options.get("labels"), "labels") or TOP, **common,
         )  # fmt: skip

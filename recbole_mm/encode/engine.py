@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -21,9 +23,13 @@ from recbole_mm.encode.manifest import (
 )
 from recbole_mm.encode.source import About, Asked
 from recbole_mm.encode.store import Store
+from recbole_mm.times import time_left
+
+logger = logging.getLogger(__name__)
 
 Previous = tuple[Manifest, ItemEmb] | None
 CUT = "cut"
+_SILENCE = 20.0  # seconds
 
 
 class Encoder(Protocol):
@@ -173,6 +179,23 @@ def _mean(vectors: list[np.ndarray]) -> np.ndarray:
     return np.asarray(np.mean(vectors, axis=0, dtype=np.float64).astype(np.float32))
 
 
+class _Word:
+    """A line in the log now and then, where no bar is seen."""
+
+    def __init__(self, title: str, total: int):
+        self._title, self._total = title, total
+        self._started = self._told = time.monotonic()
+
+    def said(self, done: int) -> None:
+        """Tell how far it is, if the last word was long ago."""
+        now = time.monotonic()
+        if sys.stderr.isatty() or now - self._told < _SILENCE or done >= self._total:
+            return
+        self._told = now
+        left = (now - self._started) / done * (self._total - done)
+        logger.info("%s: %d of %d, %s", self._title, done, self._total, time_left(left))
+
+
 def _encode_chunks(
     store: Store, encoder: Encoder, todo: list[tuple[str, str]], job: Job
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -181,6 +204,7 @@ def _encode_chunks(
     vectors: dict[str, np.ndarray] = {}
     notes: dict[str, str] = {}
     title = f"encoding {job.noun}"
+    word = _Word(title, len(todo))
     with tqdm(total=len(todo), desc=title, unit=job.noun, disable=None, file=sys.stderr) as bar:
         for number, start in enumerate(range(0, len(todo), job.chunk_size)):
             chunk = todo[start : start + job.chunk_size]
@@ -191,6 +215,7 @@ def _encode_chunks(
             for (key, _), vector, note in zip(chunk, *part, strict=True):
                 vectors[key], notes[key] = vector, note
             bar.update(len(chunk))
+            word.said(start + len(chunk))
     return vectors, notes
 
 

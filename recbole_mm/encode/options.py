@@ -18,9 +18,10 @@ TEXT = {
     "max_length": "tokens read of a text, at most; not for tfidf",
 }
 IMAGE = {
-    "images": "folder of pictures named by item, such as B000123.jpg",
-    "image_urls": "column of the .item file with addresses of pictures to fetch",
-    "image_encoder": "googlenet (default), or a name or folder of a CLIP model",
+    "images": "folder of pictures named by item, such as B000123.jpg, or where paths begin",
+    "image_col": "column of the .item file with paths of pictures, or addresses to fetch",
+    "image_encoder": "googlenet (default), or a name or folder of a vision model (CLIP, SigLIP, "
+    "DINOv2, ...)",
     "weights": "checkpoint of GoogLeNet, such as googlenet-1378be20.pth",
     "labels": "class names kept per picture (default 2)",
     "max_downloads": "pictures fetched at most (default 100000)",

@@ -93,6 +93,8 @@ class ItemGraph(nn.Module):
         Number of items, padding included.
     count, diagonal
         See `cooccurrence`.
+    counts
+        What `cooccurrence` gives, where that is known already; None counts.
     """
 
     crow: Tensor
@@ -101,13 +103,18 @@ class ItemGraph(nn.Module):
     degree: Tensor
 
     def __init__(
-        self, sessions: Sessions, n_items: int, count: str = "set", diagonal: bool = False
+        self,
+        sessions: Sessions,
+        n_items: int,
+        count: str = "set",
+        diagonal: bool = False,
+        counts: sp.csr_matrix | None = None,
     ) -> None:
         super().__init__()
         self._pairs: PairCounts | None = None
         self.sessions = np.asarray(sessions.session, dtype=np.int64)
         self.held = session_item_matrix(sessions, n_items, count)
-        self.counts = cooccurrence(sessions, n_items, count, diagonal)
+        self.counts = cooccurrence(sessions, n_items, count, diagonal) if counts is None else counts
         degree = np.asarray(self.counts.sum(axis=1), dtype=np.float32)
         for name, array in (
             ("crow", self.counts.indptr),

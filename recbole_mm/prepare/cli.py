@@ -25,6 +25,9 @@ _ONLY_FOR = {
     "items_item_col": ("tabular",),
     "text_cols": ("tabular", "amazon"),
     "price_col": ("tabular",),
+    "image_col": ("tabular",),
+    "event_col": ("tabular",),
+    "keep": ("tabular",),
     "min_session": ("tabular", "amazon"),
     "min_item": ("tabular", "amazon"),
     "timestamps": ("tabular",),
@@ -90,18 +93,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``prepare tabular``."""
-    add = parser.add_argument_group("tabular").add_argument
+    add = parser.add_argument_group(
+        "tabular", "Columns that are not named are guessed by their names; none: there is none."
+    ).add_argument
     add("--dataset", metavar="NAME", help="name of the data set, also of its folder")
-    add("--inter", metavar="FILE", help="interactions: CSV (.csv) or tab-separated (else)")
+    add(
+        "--inter", metavar="FILE", help="interactions: CSV, tab-separated, JSON lines, Parquet, .gz"
+    )
     add("--session_col", metavar="COLUMN", help="column of the session id")
     add("--user_col", metavar="COLUMN", help="instead: user column; needs --time_col")
-    add("--item_col", metavar="COLUMN", help="column of the item id (default item_id)")
-    add("--time_col", metavar="COLUMN", help="column of the time; without it file order counts")
+    add("--item_col", metavar="COLUMN", help="column of the item id")
+    add("--time_col", metavar="COLUMN", help="column of the time; none: file order counts")
+    add("--event_col", metavar="COLUMN", help="column of the kind of event; needs --keep")
+    add("--keep", metavar="A,B", help="kinds of events that count, such as purchase")
     add("--timestamps", choices=("real", "positional"), help="default: told from the numbers")
-    add("--items", metavar="FILE", help="item table, CSV or tab-separated")
+    add("--items", metavar="FILE", help="item table, in any of these forms")
     add("--items_item_col", metavar="COLUMN", help="its id column (default: --item_col)")
     add("--text_cols", metavar="A,B", help="its text columns, in order")
     add("--price_col", metavar="COLUMN", help="its price column")
+    add("--image_col", metavar="COLUMN", help="its column with a picture's path or address")
     add("--min_session", type=int, help="fewest rows of a session (default 2)")
     add("--min_item", type=int, help="fewest rows of an item (default 1)")
     add("--source_note", metavar="TEXT", help="where the data come from, for dataset.json")

@@ -26,6 +26,7 @@ from recbole_mm.evaluation.masking import is_masked, mask_history
 from recbole_mm.evaluation.parts import WHOLE
 from recbole_mm.evaluation.ranking import target_ranks
 from recbole_mm.files import atomic_write
+from recbole_mm.run.record import model_name
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
@@ -77,7 +78,7 @@ def case_page(prepared: Prepared, sessions: Sequence[str], topk: int = 5) -> str
     config, dataset = prepared.config, prepared.dataset
     titles = item_titles(dataset)
     tokens = np.array(dataset.session_tokens(dataset.rows("test").session))
-    lines = [f"# {config['model']} ({config['preset']}) on {config['dataset']}", ""]
+    lines = [f"# {model_name(config['model'], config['preset'])} on {config['dataset']}", ""]
     for session in sessions:
         rows = np.flatnonzero(tokens == session)
         if not len(rows):

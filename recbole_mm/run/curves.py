@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from recbole_mm.evaluation.parts import WHOLE
 from recbole_mm.files import atomic_write
+from recbole_mm.page.charts import figure, rendered
 from recbole_mm.trainer.history import EpochRecord
 
 if TYPE_CHECKING:
@@ -23,13 +24,20 @@ CURVES_TABLE, CURVES_PICTURE = "curves.csv", "curves.png"
 # Order of the columns; whatever else a record holds stands after these.
 _FIRST = ("epoch", "branch", "learning_rate", "loss", "valid", "parts")
 
+# Losses on one axis differ by this factor at most.
+_ALIKE = 10.0
+
 History = Sequence[EpochRecord]
+Line = Sequence[tuple[int, float]]
 
 
-def write_curves(history: History, folder: Path, metric: str) -> None:
+def write_curves(
+    history: History, folder: Path, metric: str, title: str = "", best_epoch: int | None = None
+) -> None:
     """Write ``curves.csv`` and ``curves.png`` into a run folder.
 
     A picture that cannot be drawn or files that cannot be written cost a warning, not the run.
+    There is no picture where no line has two points, as of a model with one epoch.
 
     Parameters
     ----------
@@ -39,13 +47,17 @@ def write_curves(history: History, folder: Path, metric: str) -> None:
         The run folder.
     metric
         Name of the validation metric to draw, such as ``ndcg@20``.
+    title
+        What stands above: model and data.
+    best_epoch
+        The epoch that was chosen, marked in every panel.
     """
     try:
         with atomic_write(folder / CURVES_TABLE) as stream:
             stream.write(table(history))
-        picture = draw(history, metric)
-        with atomic_write(folder / CURVES_PICTURE, "wb") as stream:
-            stream.write(picture)
+        if picture := draw(history, metric, title, best_epoch):
+            with atomic_write(folder / CURVES_PICTURE, "wb") as stream:
+                stream.write(picture)
     except Exception as error:  # matplotlib may fail for its fonts, its cache, or its own setup
         logger.warning(
             "the curves of the run are not complete: %s: %s", type(error).__name__, error
@@ -80,33 +92,49 @@ def _place(name: str) -> int:
     return _FIRST.index(group) if group in _FIRST else len(_FIRST)
 
 
-def draw(history: History, metric: str) -> bytes:
-    """Return the picture as PNG: validation metric with parts above, losses below.
+def draw(
+    history: History,
+    metric: str,
+    title: str = "",
+    best_epoch: int | None = None,
+    form: str = "png",
+) -> bytes | None:
+    """Return the picture: validation metric with parts above, losses below; None without lines.
 
-    Runs of epochs with the same ``branch`` are shaded in the colour of the part of that name.
+    Losses whose sizes differ much have panels of their own. Runs of epochs with the same
+    ``branch`` are shaded in the colour of the part of that name. ``form`` is ``png`` or ``svg``.
     """
-    import matplotlib
+    colours = _colours(history)
+    panels: list[tuple[str, str, Mapping[str, Line]]] = [
+        (metric, "validation", metric_lines(history, metric)),
+        *(("mean per batch", "training loss", g) for g in by_size(loss_lines(history))),
+    ]
+    panels = [panel for panel in panels if any(len(line) > 1 for line in panel[2].values())]
+    if not panels:
+        return None
+    with figure(len(panels), title) as (canvas, axes):
+        for place, (unit, name, lines) in zip(axes, panels, strict=True):
+            _lines(place, lines, colours if name == "validation" else {}, unit, name)
+            _shade(place, history, colours)
+            if best_epoch is not None:
+                place.axvline(best_epoch, color="black", lw=1, ls=":", label="best epoch")
+            place.legend(fontsize="small")
+        axes[-1].set_xlabel("epoch")
+        axes[-1].xaxis.get_major_locator().set_params(integer=True)
+        return rendered(canvas, form)
 
-    # Below this it tells every font file that it looks at.
-    matplotlib.set_loglevel("WARNING")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True)
-    lines, colours = metric_lines(history, metric), _colours(history)
-    _lines(above, lines, colours, metric, "validation")
-    _lines(below, loss_lines(history), {}, "mean per batch", "training loss")
-    for axes in (above, below):
-        _shade(axes, history, colours)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small")
-    below.set_xlabel("epoch")
-    below.xaxis.get_major_locator().set_params(integer=True)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=100)
-    return data.getvalue()
+def by_size(lines: Mapping[str, Line]) -> list[dict[str, Line]]:
+    """Group lines whose largest values lie within a factor of ten of the group's largest."""
+    sizes = {name: max(abs(value) for _, value in line) for name, line in lines.items()}
+    groups: list[dict[str, Line]] = []
+    top = 0.0
+    for name in sorted(lines, key=lambda name: -sizes[name]):
+        if not groups or sizes[name] * _ALIKE < top:
+            groups.append({})
+            top = sizes[name]
+        groups[-1][name] = lines[name]
+    return groups
 
 
 def metric_lines(history: History, metric: str) -> dict[str, list[tuple[int, float]]]:

@@ -17,9 +17,13 @@ from recbole_mm import yaml_files
 from recbole_mm.config import MMConfig
 from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
+from recbole_mm.evaluation.new_items import ranks_among
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
+from recbole_mm.run.members import blended
+from recbole_mm.run.new_items import DIVISION, new_item_metrics
+from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
@@ -73,14 +77,14 @@ def run(
     inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder), _log_to(folder / LOG, config["state"]):
-        prepared = prepare(config)
+        prepared = prepare(config, blended) if config["model"] == "Blend" else prepare(config)
         if not resume:
             # Only now: a run that is refused must not lose what an earlier one left here.
             _write_config(config, folder)
-        record = _train_and_test(prepared, folder, bool(resume))
-        record["seconds"]["total"] = time.perf_counter() - started
+        record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
         result.save()
+        write_page(result)
     return result
 
 
@@ -129,10 +133,11 @@ def _write_config(config: MMConfig, folder: Path) -> None:
         yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
 
 
-def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
+def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: float) -> Record:
     """Fit, test once with the best weights of validation, study, and return the record."""
     config, model = prepared.config, prepared.model
     trainer = trainer_class(prepared.spec, config.model_class)(config, model)
+    trainer.started = started
     if resume:
         trainer.resume(folder)
     progress = config["show_progress"]
@@ -141,10 +146,13 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool) -> Record:
     test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
     outcome = outcome_of(prepared, trainer, valid, test)
+    if prepared.dataset.held_out.any():
+        among_new = ranks_among(model, prepared.test, prepared.dataset.held_out)
+        outcome["slices"][DIVISION] = new_item_metrics(prepared, trainer.ranks, among_new)
     record: Record = {**outcome, **after_training(prepared, trainer, folder)}
     if (floor := floor_of(prepared, trainer.ranks)) is not None:
         record["floor"] = floor
-    record["seconds"] |= trainer.seconds
+    record["seconds"] |= {**trainer.seconds, "total": trainer.elapsed()}
     return record
 
 

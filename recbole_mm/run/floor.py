@@ -14,16 +14,19 @@ from typing import TypedDict
 
 import numpy as np
 
-from recbole_mm import __version__, key_table
+from recbole_mm import key_table
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import MMError
+from recbole_mm.evaluation.new_items import ranks_among
 from recbole_mm.evaluation.ranking import from_ranks, gains, metrics_from_ranks
 from recbole_mm.evaluation.significance import paired_difference
 from recbole_mm.evaluation.slices import Slices, slice_metrics
 from recbole_mm.files import sha256_file
 from recbole_mm.graph.derived import Arrays, derived, fingerprint
+from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.prepared import Prepared
 from recbole_mm.trainer.base import trainer_class
+from recbole_mm.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +72,16 @@ def floor_of(prepared: Prepared, ranks: np.ndarray) -> Floor | None:
         logger.warning("no floor under this result: %s", error)
         return None
     cuts = config["topk"]
+    slices = slice_metrics(
+        found["test"], prepared.dataset, cuts, metrics, popularity=config["popularity_groups"]
+    )
+    if "new" in found:
+        slices[DIVISION] = new_item_metrics(prepared, found["test"], found["new"])
     return {
         "model": FLOOR,
         "valid": metrics_from_ranks(found["valid"], cuts, metrics),
         "test": metrics_from_ranks(found["test"], cuts, metrics),
-        "slices": slice_metrics(
-            found["test"], prepared.dataset, cuts, metrics, popularity=config["popularity_groups"]
-        ),
+        "slices": slices,
         "rank": found["test"].tolist(),
         "tied": int(found["tied"][0]),
         "difference": _difference(prepared, ranks, found["test"], metrics),
@@ -121,7 +127,11 @@ def _count(prepared: Prepared) -> Arrays:
     trainer.evaluate(prepared.valid, load_best_model=False)
     valid = trainer.ranks
     trainer.evaluate(prepared.test, load_best_model=False)
-    return {"valid": valid, "test": trainer.ranks, "tied": np.array([trainer.tied])}
+    found = {"valid": valid, "test": trainer.ranks, "tied": np.array([trainer.tied])}
+    held = prepared.dataset.held_out
+    if held.any():
+        found["new"] = ranks_among(model, prepared.test, held)
+    return found
 
 
 def _config(config: MMConfig) -> MMConfig:

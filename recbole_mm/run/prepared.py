@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +45,20 @@ class Prepared:
     model: AbstractRecommender
 
 
-def prepare(config: MMConfig) -> Prepared:
+# Makes the model of a configuration: given that, its class and the training data.
+Builder = Callable[[MMConfig, type, SessionDataset], AbstractRecommender]
+
+
+def _plain(config: MMConfig, model_class: type, dataset: SessionDataset) -> AbstractRecommender:
+    """Make a model as RecBole does."""
+    return model_class(config, dataset)
+
+
+def prepare(config: MMConfig, build: Builder = _plain) -> Prepared:
     """Build data, features, loaders and model from a configuration, and audit the split."""
     compat.quiet_warnings()
     model_class = with_late_parts(config.model_class, config["score_parts"])
-    ensure_dataset(config["dataset"], Path(config["data_path"]))
-    files = feature_files(config)
-    modalities = needed_modalities(config, available_modalities(config, files))
-    ensure_features(config, files, modalities)
+    files, modalities = ready_files(config)
     init_seed(config["seed"], config["reproducibility"])
     with _blaming_settings(config):
         dataset = SessionDataset(config, files)
@@ -63,7 +69,7 @@ def prepare(config: MMConfig) -> Prepared:
         passed = audit(dataset)
         # Again, so that the weights depend on the seed alone and not on what ran before.
         init_seed(config["seed"], config["reproducibility"])
-        model = model_class(config, train.dataset).to(config["device"])
+        model = build(config, model_class, train.dataset).to(config["device"])
     for sentence in passed:
         logger.info("audit: %s", sentence)
     if getattr(model, "leaky", False):
@@ -102,13 +108,30 @@ def _refused(config: MMConfig, given: Mapping[str, object], error: Exception) ->
 
 
 def _check_topk(config: MMConfig, dataset: SessionDataset) -> None:
-    """Refuse a list that is longer than there are items, before anything is trained."""
-    most, candidates = max(config["topk"]), dataset.item_num - 1
-    if most > candidates:
+    """Refuse a cut-off beyond the catalogue, which the evaluator cannot rank, before training."""
+    items, deepest = dataset.item_num - 1, max(config["topk"])
+    if deepest > items:
+        half = max(1, items // 2)
         raise ConfigError(
-            f"{config.source('topk')}: topk = {config['topk']} is not accepted; expected at most "
-            f"{candidates}, the number of items; give --topk and --valid_metric"
+            f"{config.source('topk')}: topk asks for the first {deepest} items, but "
+            f"{config['dataset']} has {items}. Lower it, for example --topk=[{half}] "
+            f"--valid_metric=NDCG@{half}"
         )
+
+
+def ready_files(config: MMConfig) -> tuple[FeatureFiles, tuple[str, ...]]:
+    """See that data and feature files are there, encoding text on first use.
+
+    Returns
+    -------
+    tuple
+        The feature files, and the modalities that the model reads.
+    """
+    ensure_dataset(config["dataset"], Path(config["data_path"]))
+    files = feature_files(config)
+    modalities = needed_modalities(config, available_modalities(config, files))
+    ensure_features(config, files, modalities)
+    return files, modalities
 
 
 def needed_modalities(config: MMConfig, available: Sequence[str]) -> tuple[str, ...]:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, TypedDict, cast, get_type_hints
 import numpy as np
 import torch
 
-from recbole_mm import __version__
+from recbole_mm import stock
 from recbole_mm.errors import DataError
 from recbole_mm.evaluation.parts import PartMetrics
 from recbole_mm.evaluation.ranking import from_ranks
 from recbole_mm.evaluation.slices import Slices, slice_metrics
 from recbole_mm.files import RESULT, Plain, atomic_write, fits, read_json
 from recbole_mm.run.floor import Floor
+from recbole_mm.spec import OURS
 from recbole_mm.trainer.history import EpochRecord
+from recbole_mm.version import __version__
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
@@ -230,6 +232,13 @@ def _plain(value: object) -> Plain:
     if hasattr(value, "item"):
         return cast(Plain, value.item())
     raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def model_name(model: str, preset: str) -> str:
+    """Return the model with its preset; RecBole's own models have none."""
+    if preset == "sound" and model not in OURS and stock.source_file(model):
+        return model
+    return f"{model} ({preset})"
 
 
 def marks(record: Record) -> list[str]:

@@ -6,8 +6,8 @@ import numpy as np
 
 from recbole_mm.evaluation.parts import CROSS_ENTROPY
 from recbole_mm.evaluation.ranking import from_ranks, gains
-from recbole_mm.evaluation.significance import interval
-from recbole_mm.run.record import MASKED, TIED, Record, RunResult, marks
+from recbole_mm.run.intervals import interval_of
+from recbole_mm.run.record import MASKED, TIED, Record, RunResult, marks, model_name
 
 
 def format_result(result: RunResult) -> str:
@@ -15,18 +15,19 @@ def format_result(result: RunResult) -> str:
     record = result.record
     marked = "".join(f" [{mark}]" for mark in marks(record))
     counts = record["counts"]
-    lines = [f"{record['model']} ({record['preset']}) on {record['dataset']}{marked}", ""]
+    lines = [f"{model_name(record['model'], record['preset'])} on {record['dataset']}{marked}", ""]
     lines += [f"{'':<10}{'valid':>10}{'test':>10}   95 % interval of test"]
     for name, value in record["test"].items():
         valid = record["valid"][name]
-        lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {_test_interval(record, name)}"]
-    lines += _shown_floor(record) + _shown_parts(record) + _shown_diagnostics(record)
+        lines += [f"{name:<10}{valid:>10.4f}{value:>10.4f}   {_shown_interval(record, name)}"]
+    lines += _shown_new_items(record) + _shown_floor(record)
+    lines += _shown_parts(record) + _shown_diagnostics(record)
     seconds = record["seconds"]
     lines += [
         "",
         f"{counts['test_rows']} test rows ({counts['test_cold_targets']} with a target unseen in "
         f"training), {counts['items']} candidates, seed {record['seed']}",
-        *_shown_warnings(record),
+        *shown_warnings(record),
         f"best epoch {record['best_epoch']} of {record['epochs_run']}, "
         f"{seconds['train']:.1f} s training, {seconds['total']:.1f} s in all, "
         f"{record['parameters']:,} parameters, {record['peak_memory_mb']:.0f} MiB",
@@ -36,7 +37,7 @@ def format_result(result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def _shown_warnings(record: Record) -> list[str]:
+def shown_warnings(record: Record) -> list[str]:
     """Return what the protocol or the scores do to the numbers, one sentence per line."""
     found, lines = marks(record), []
     if MASKED in found:
@@ -51,6 +52,16 @@ def _shown_warnings(record: Record) -> list[str]:
             "and the metrics order ties arbitrarily"
         ]
     return lines
+
+
+def _shown_new_items(record: Record) -> list[str]:
+    """Return the test metrics of targets that `cold_items` held out of training."""
+    groups = record["slices"].get("new_items", {})
+    lines = []
+    for name, found in groups.items():
+        cells = [f"{metric} {value:.4f}" for metric, value in found.items() if metric != "n"]
+        lines.append(f"{found['n']} test targets are new items; {name}: {', '.join(cells)}")
+    return ["", *lines] if lines else []
 
 
 def _shown_floor(record: Record) -> list[str]:
@@ -98,11 +109,18 @@ def _shown_diagnostics(record: Record) -> list[str]:
     return ["", "diagnostics", *lines] if lines else []
 
 
-def _test_interval(record: Record, name: str) -> str:
-    """Return the 95 % interval of a test metric over sessions, by bootstrap."""
+def _shown_interval(record: Record, name: str) -> str:
+    found = test_interval(record, name)
+    return "-" if found is None else f"{found[0]:.4f} to {found[1]:.4f}"
+
+
+def test_interval(record: Record, name: str) -> tuple[float, float] | None:
+    """Return the 95 % interval of a test metric over sessions, by bootstrap.
+
+    None for a metric that does not follow from the ranks of the targets.
+    """
     metric, _, cut = name.partition("@")
     if not from_ranks([metric]):
-        return "-"
+        return None
     values = gains(np.array(record["ranks"]["rank"]), metric, int(cut))
-    low, high = interval(values, record["ranks"]["session"])
-    return f"{low:.4f} to {high:.4f}"
+    return interval_of(values, record["ranks"]["session"])

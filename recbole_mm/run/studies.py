@@ -49,7 +49,11 @@ def after_training(prepared: Prepared, trainer: MMTrainerMixin, folder: Path) ->
     found = scores_apart(prepared)
     if numbers := diagnostics(prepared):
         found["diagnostics"] = numbers
-    write_curves(trainer.history, folder, prepared.config["valid_metric"].lower())
+    config = prepared.config
+    write_curves(
+        trainer.history, folder, config["valid_metric"].lower(),
+        f"{config['model']} on {config['dataset']}", trainer.best_epoch + 1,
+    )  # fmt: skip
     write_cases(prepared, folder)
     passed = time.perf_counter() - start
     trainer.seconds["studies"] = trainer.seconds.get("studies", 0.0) + passed

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from recbole_mm.errors import ConfigError, MMError
-from recbole_mm.testing import scoring, training
+from recbole_mm.testing import scoring, serving, training
 from recbole_mm.testing.case import Case, Failed, Overfit, spec_name
 
 __all__ = ["CHECKS", "ContractError", "Overfit", "check_model"]
@@ -35,6 +35,7 @@ CHECKS: dict[str, Callable[[Case], str | None]] = {
     "gradients": training.check_gradients,
     "same_seed": training.check_same_seed,
     "save_load": training.check_save_load,
+    "pack": serving.check_pack,
     "no_test_information": training.check_no_test_information,
     "no_dense_square": training.check_no_dense_square,
     "overfits": training.check_overfits,

@@ -25,6 +25,7 @@ from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.evaluation.hooks import HasLossNames, HasStartEpoch
 from recbole_mm.evaluation.ranking import RankCollector
 from recbole_mm.files import BEST, LAST
+from recbole_mm.times import time_left
 from recbole_mm.trainer.evaluating import EvaluationMixin
 from recbole_mm.trainer.history import EpochRecord
 from recbole_mm.trainer.state import CheckpointMixin
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["MMTrainerMixin", "trainer_class"]
 
 logger = logging.getLogger(__name__)
+
+_SILENCE = 60.0  # seconds
 
 
 class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
@@ -67,7 +70,12 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         Epoch of ``best.safetensors``, counted from 0; -1 before the first.
     seconds
         Time spent so far in ``train``, in validation (``eval``) and, where there are any, in
-        ``studies`` of the score's parts, over resumed parts too.
+        ``studies`` of the score's parts, over resumed parts too; ``total`` is that of the whole run
+        when its newest checkpoint was written.
+    started
+        When this run began, by `time.perf_counter`; the trainer's own beginning unless set.
+    earlier
+        Seconds of the parts of the run before it was resumed.
     stopped
         True once early stopping ended the training.
     """
@@ -99,10 +107,13 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         self.tied = 0
         self.history: list[EpochRecord] = []
         self.seconds = {"train": 0.0, "eval": 0.0}
+        self.started, self.earlier = time.perf_counter(), 0.0
+        self._told = self.started
         self.best_epoch = -1
         self.stopped = False
         self._ranks = RankCollector()
         self._epoch = self._batch = self._batches = 0
+        self._epoch_started = self.started
         self._identity = self._identify(None)
 
     def fit(
@@ -143,6 +154,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             raise
         if saved and not self._kept:
             self._save(max(self.start_epoch, self.epochs) - 1, best=True)
+        self._fill_new_items(valid_data, saved)
         self._fit_late(valid_data, saved)
         return self.best_valid_score, self.best_valid_result
 
@@ -176,9 +188,14 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             logger.log(level, self._validation_line(epoch, record["valid"]))
             self._add_parts(valid, record)
         self._track(epoch, record)
+        self.seconds["total"] = self.elapsed()
         if saved:
             self._save(epoch, best=improved)
         return score
+
+    def elapsed(self) -> float:
+        """Return the seconds that the run has taken so far, over its resumed parts."""
+        return self.earlier + time.perf_counter() - self.started
 
     def _train(self, train_data: TrainDataLoader, epoch: int, progress: bool) -> dict[str, float]:
         """Train one epoch and return the mean loss per batch, by part."""
@@ -261,6 +278,7 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
     def _check_nan(self, loss: Tensor) -> None:
         """Check one batch; RecBole's loop calls this with each loss before its backward pass."""
         self._batch += 1
+        self._say_where(loss)
         self._check_mode()
         if bool(torch.isfinite(loss).all()):
             return
@@ -270,6 +288,20 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             f"(learning rate {self._learning_rate()}). {self._last_good()} Try a smaller "
             "learning_rate, clip_grad_norm={max_norm: 5}, enable_amp=False, and look for extreme "
             "values in the features with `recbole-mm audit`."
+        )
+
+    def _say_where(self, loss: Tensor) -> None:
+        """Say a word once a minute within a long epoch."""
+        now = time.perf_counter()
+        if self._batch == 1:
+            self._told = self._epoch_started = now
+        if self._batch == 1 or now - self._told < _SILENCE:
+            return
+        self._told = now
+        left = (now - self._epoch_started) / (self._batch - 1) * (self._batches - self._batch + 1)
+        logger.info(
+            f"epoch {self._epoch + 1}: batch {self._batch} of {self._batches}, "
+            f"loss {float(loss.detach().mean()):.6g}, {time_left(left)} of the epoch"
         )
 
     def _check_mode(self) -> None:

@@ -18,6 +18,7 @@ from recbole.utils import ModelType
 from recbole_mm.errors import TrainingError
 from recbole_mm.evaluation.hooks import HasLateFit, HasTuning
 from recbole_mm.evaluation.masking import mask_history
+from recbole_mm.evaluation.new_items import fill_unseen, nearest_known
 from recbole_mm.evaluation.parts import part_metrics
 from recbole_mm.evaluation.ranking import RankCollector, from_ranks
 from recbole_mm.trainer import checkpoint
@@ -134,6 +135,30 @@ class EvaluationMixin(Trainer):
             model.tune(valid_data)
         self.seconds["eval"] += time.perf_counter() - start
 
+    def _fill_new_items(self, valid_data: FullSortEvalDataLoader | None, saved: bool) -> None:
+        """With ``cold_items``: fill what is learned by id for items that training never held."""
+        dataset = valid_data.dataset if valid_data else None
+        held = getattr(dataset, "held_out", None)
+        if dataset is None or held is None or not held.any():
+            return
+        if saved:
+            self.load_model(self.saved_model_file, valid_data)
+        new, policy = np.flatnonzero(held), self.config["new_item_ids"]
+        near = nearest_known(dataset.item_features, dataset.train_counts, new, policy)
+        filled = fill_unseen(self.model, dataset.item_num, new, near)
+        logger.info(f"{len(new)} new items: {policy} in {', '.join(filled) or 'no table'}")
+        self._amended(valid_data, saved)
+
+    def _amended(self, valid_data: FullSortEvalDataLoader, saved: bool) -> None:
+        """Keep a model that was changed after training, and validate it again."""
+        start = time.perf_counter()
+        if saved:
+            self.amend_best()
+        found = self.evaluate(valid_data, load_best_model=False) or {}
+        self.best_valid_result = found
+        self.best_valid_score = found[self.valid_metric.lower()]
+        self.seconds["eval"] += time.perf_counter() - start
+
     def _fit_late(self, valid_data: FullSortEvalDataLoader | None, saved: bool) -> None:
         """Let a trained model fit what is added to its score, and keep that with the best weights.
 
@@ -147,12 +172,8 @@ class EvaluationMixin(Trainer):
             self.load_model(self.saved_model_file, valid_data)
         self.model.train(False)
         model.fit_late(valid_data)
-        if saved:
-            self.amend_best()
-        found = self.evaluate(valid_data, load_best_model=False) or {}
-        self.best_valid_result = found
-        self.best_valid_score = found[self.valid_metric.lower()]
         self.seconds["eval"] += time.perf_counter() - start
+        self._amended(valid_data, saved)
 
     def _add_parts(self, valid_data: FullSortEvalDataLoader, record: EpochRecord) -> None:
         """Add the parts' validation metrics to an epoch's record where they are asked for."""

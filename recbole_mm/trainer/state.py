@@ -58,6 +58,8 @@ class CheckpointMixin:
     start_epoch: int
     valid_metric: str
     best_epoch: int
+    seconds: dict[str, float]
+    earlier: float
     _identity: Identity
     _loader: TrainDataLoader | None = None
     _kept: bool = False
@@ -93,6 +95,7 @@ class CheckpointMixin:
         self._load_stateful(state["stateful"])
         for name in _COUNTERS:
             setattr(self, name, state[name])
+        self.earlier = float(self.seconds.get("total", 0.0))
         self.start_epoch = state["epoch"] + 1
         self._kept = Path(self.saved_model_file).exists()
         self._resumed = state
@@ -125,7 +128,7 @@ class CheckpointMixin:
         if differences:
             raise _mismatch(path, differences)
         self.model.load_state_dict(weights)
-        self.model.load_other_parameter(_to_device(state["other"], self.device))
+        self.model.load_other_parameter(to_device(state["other"], self.device))
 
     def _identify(self, data: AbstractDataLoader | None) -> Identity:
         """Return what a checkpoint must have in common with this model and these items."""
@@ -169,10 +172,11 @@ class CheckpointMixin:
             checkpoint.write_checkpoint(self.run_folder / name, data)
 
     def amend_best(self) -> None:
-        """Write what the model holds besides its weights into ``best.safetensors``."""
+        """Write what was changed in the model after training into ``best.safetensors``."""
         path = self.run_folder / BEST
         state = checkpoint.load_checkpoint(path)
-        checkpoint.save_checkpoint(path, {**state, "other": _other_parameters(self.model)})
+        model = {"model": self.model.state_dict(), "other": other_parameters(self.model)}
+        checkpoint.save_checkpoint(path, {**state, **model})
 
     def _state(self, epoch: int) -> State:
         """Return everything that the rest of the training depends on."""
@@ -182,7 +186,7 @@ class CheckpointMixin:
             "identity": self._identity,
             "epoch": epoch,
             "model": self.model.state_dict(),
-            "other": _other_parameters(self.model),
+            "other": other_parameters(self.model),
             "stateful": {
                 name: {"class": type(thing).__name__, "state": thing.state_dict()}
                 for name, thing in self.stateful().items()
@@ -261,7 +265,7 @@ def _mismatch(path: str | Path, differences: list[str]) -> CheckpointError:
     )
 
 
-def _other_parameters(model: AbstractRecommender) -> State:
+def other_parameters(model: AbstractRecommender) -> State:
     """Return what the model declares besides its weights, as Pop does with its counts.
 
     Modules are left out: SASRecF and its like declare a layer whose weights are in the state
@@ -274,12 +278,12 @@ def _other_parameters(model: AbstractRecommender) -> State:
     return {name: value for name, value in declared.items() if not isinstance(value, nn.Module)}
 
 
-def _to_device(value: object, device: torch.device) -> object:
+def to_device(value: object, device: torch.device) -> object:
     """Move the tensors of a nested state to a device."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
-        return {key: _to_device(item, device) for key, item in value.items()}
+        return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_to_device(item, device) for item in value)
+        return type(value)(to_device(item, device) for item in value)
     return value

@@ -17,6 +17,7 @@ from recbole_mm.compare import write_report
 from recbole_mm.compare.execute import compare_command
 from recbole_mm.compare.plan import as_argument
 from recbole_mm.compare.results import read_rows
+from recbole_mm.errors import DataError
 
 ROOT = Path(recbole_mm.__file__).parents[1]
 SMALL = {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "show_progress": False}
@@ -118,3 +119,37 @@ def test_asking_a_comparison_to_end_interrupts_its_runs(data, tmp_path):
     log = next(tmp_path.glob("logs/*.log")).read_text(encoding="utf-8")
     assert "--resume=" in log
     assert write_report(tmp_path).exists()
+
+
+def test_texts_are_encoded_once_before_runs_side_by_side(tmp_path, caplog):
+    """Two runs at once on a data set without vectors: neither finds the other writing."""
+    shop = tmp_path / "data" / "toy"
+    shop.mkdir(parents=True)
+    lines = ["session_id:token\titem_id:token\ttimestamp:float"]
+    for session in range(60):
+        lines += [
+            f"s{session}\ti{(session + step) % 30}\t{1_600_000_000 + 1000 * session + step}"
+            for step in range(3)
+        ]
+    (shop / "toy.inter").write_text("\n".join(lines) + "\n")
+    colours = ("red", "blue", "green")
+    titles = [f"i{item}\t{colours[item % 3]} {item}" for item in range(30)]
+    (shop / "toy.item").write_text("item_id:token\ttitle:token_seq\n" + "\n".join(titles) + "\n")
+    small = {"epochs": 1, "text_encoder": "tfidf", "show_progress": False}
+    args, _ = arguments(tmp_path / "data", tmp_path / "out", models=["SRIM", "ContentKNN"])
+    with caplog.at_level("INFO"):
+        assert compare_command(args, {**small, "data_path": str(tmp_path / "data")}) == 0
+    rows, _ = read_rows(tmp_path / "out")
+    assert [len(row.records) for row in rows] == [1, 1]
+    assert "2 runs, 0 of them done before" in caplog.text and "to go, about" in caplog.text
+    encoded = caplog.text.index("toy.text.itememb")
+    assert encoded < caplog.text.index("2 runs, 0 of them")
+    for log in (tmp_path / "out" / "logs").iterdir():
+        assert "encoding its items once" not in log.read_text(encoding="utf-8")
+
+
+def test_a_data_set_that_is_not_there_is_found_before_any_run(data, tmp_path):
+    args, overrides = arguments(data, tmp_path / "out", dataset="nowhere", models=["SASRec"])
+    with pytest.raises(DataError, match=r"nowhere\.inter: no such file"):
+        compare_command(args, overrides)
+    assert not (tmp_path / "out").exists()

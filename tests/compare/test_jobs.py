@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from recbole_mm.compare.jobs import Job, run_jobs
+from recbole_mm.compare.jobs import Job, _progress, run_jobs
 from recbole_mm.errors import ConfigError
 
 # The least that a reader of results relies on.
@@ -43,3 +43,9 @@ def test_a_finished_job_has_nothing_left_to_do(tmp_path):
     assert job.pending() == ["run", f"--resume={tmp_path}", "--plugins=p"]
     (tmp_path / "result.json").write_text(json.dumps(RECORD))
     assert job.pending() is None
+
+
+def test_the_time_left_follows_from_the_runs_so_far(monkeypatch):
+    monkeypatch.setattr("recbole_mm.compare.jobs.time.monotonic", lambda: 1000.0)
+    assert _progress(400.0, 2, 6) == " (6 to go, about 30 min left)"
+    assert _progress(400.0, 8, 0) == ""

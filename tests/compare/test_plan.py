@@ -84,3 +84,16 @@ def test_a_run_has_a_folder_of_its_own_settings(tmp_path):
         plan = make_plan(tmp_path, "toy", ["SASRec"], [1], {}, config_files=[file], overrides={})
         found.append(plan[0][1][0].folder)
     assert found[0] != found[1]
+
+
+def test_a_key_that_one_row_lacks_is_answered_with_the_form_for_single_rows(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        make_plan(
+            tmp_path, "Cellphones", ["FDSA", "SASRec"], [1], {},
+            overrides={"selected_features": ["category"]},
+        )  # fmt: skip
+    assert str(caught.value).startswith("row SASRec: ")
+    assert '--models="FDSA:selected_features=["category"] ..."' in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        make_plan(tmp_path, "Cellphones", ["SRIM", "SASRec"], [1], {}, overrides={"w_aling": 1})
+    assert "--models" not in str(caught.value)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,53 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
     CLIPModel(config).eval().save_pretrained(folder)
     return folder
+
+
+TINY = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", params=["dinov2", "siglip", "siglip2", "vit", "convnext"])
+def vision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder, named by its kind, with a tiny random vision model of transformers."""
+    needs("sentence_transformers", "PIL")
+    import torch
+
+    folder = tmp_path_factory.mktemp("vision") / str(request.param)
+    torch.manual_seed(0)
+    model, prepare = tiny_vision(str(request.param))
+    model.eval().save_pretrained(folder)
+    prepare.save_pretrained(folder)
+    return folder
+
+
+def tiny_vision(kind: str) -> tuple[Any, Any]:
+    """Make a network with random weights from its configuration, and its preparation."""
+    import transformers as t
+
+    def two_sides(config: type, network: type, prepare: object, **vision: int) -> tuple[Any, Any]:
+        text = {"vocab_size": 50, "max_position_embeddings": 16, "projection_size": 16}
+        special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+        sides = {"vision_config": TINY | vision, "text_config": TINY | text | special}
+        return network(config(**sides)), prepare
+
+    if kind == "siglip":
+        square = t.SiglipImageProcessor(size={"height": 32, "width": 32})
+        return two_sides(t.SiglipConfig, t.SiglipModel, square, image_size=32, patch_size=8)
+    if kind == "siglip2":
+        patches = t.Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+        return two_sides(t.Siglip2Config, t.Siglip2Model, patches, num_patches=16, patch_size=8)
+    if kind == "dinov2":
+        size = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+        config = t.Dinov2Config(**TINY, mlp_ratio=2, image_size=28, patch_size=7)
+        return t.Dinov2Model(config), t.BitImageProcessor(**size)
+    if kind == "vit":  # a classifier, as published: its file has no pooler
+        shape = t.ViTConfig(**TINY, image_size=32, patch_size=8)
+        square = t.ViTImageProcessor(size={"height": 32, "width": 32})
+        return t.ViTForImageClassification(shape), square
+    stages = t.ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1])
+    return t.ConvNextModel(stages), t.ConvNextImageProcessor(size={"shortest_edge": 32})
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import yaml
 from recbole.data.interaction import Interaction
 
 from recbole_mm.data.features import ItemFeatures
+from recbole_mm.data.fits import Fits
 from recbole_mm.data.sessions import Sessions
 
 PROPERTIES = Path(__file__).parents[2] / "properties" / "model"
@@ -57,7 +58,7 @@ def make_rows(lists: Sequence[Sequence[int]], first_id: int = 1, width: int = 6)
     )
 
 
-class TinyDataset:
+class TinyDataset(Fits):
     """What a model reads of a data set, with training and test sessions given as lists."""
 
     def __init__(
@@ -72,6 +73,7 @@ class TinyDataset:
         self.item_num = n_items
         self.train, self.test = list(train), list(test)
         self.train_sessions = make_sessions(train)
+        self.train_counts = np.bincount(self.train_sessions.items, minlength=n_items)
         self.inter_feat = make_rows(train)
         self.item_features = None
         if features is not None:

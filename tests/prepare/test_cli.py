@@ -77,8 +77,9 @@ def test_default_folder(tmp_path, monkeypatch):
         ("synthetic", {"seed": -1}, "expected 0 or a positive"),
         ("synthetic", {"seed": "x"}, "invalid int value"),
         ("synthetic", {"forse": True}, "Did you mean --force"),
-        ("tabular", {"inter": "i.csv"}, "--dataset is missing"),
-        ("tabular", {"dataset": "x"}, "--inter is missing"),
+        ("tabular", {}, "missing: --dataset=<name>; --inter=<file of interactions>[.]"),
+        ("tabular", {"inter": "absent.csv"}, "missing: --dataset=<name>[.]"),
+        ("tabular", {"dataset": "x"}, "missing: --inter=<file of interactions>[.]"),
     ],
 )
 def test_wrong_options_are_named(source, options, message):

@@ -50,12 +50,42 @@ def test_blocks_of_one_branch():
     assert curves.branch_blocks([{"epoch": 1}, {"epoch": 2}]) == []
 
 
-@pytest.mark.parametrize("history", [HISTORY, HISTORY[1:2], []])
-def test_both_files_are_written(tmp_path, history):
-    curves.write_curves(history, tmp_path, "ndcg@20")
+def test_both_files_are_written(tmp_path):
+    curves.write_curves(HISTORY, tmp_path, "ndcg@20")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.csv", "curves.png"]
     picture = (tmp_path / "curves.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 5000
+
+
+@pytest.mark.parametrize("history", [HISTORY[1:2], []])
+def test_one_epoch_is_no_curve(tmp_path, history):
+    curves.write_curves(history, tmp_path, "ndcg@20")
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.csv"]
+
+
+def test_losses_of_different_size_stand_on_axes_of_their_own():
+    lines = {"main": [(1, 9.0), (2, 8.0)], "align": [(1, 1.0), (2, 0.9)], "tiny": [(1, 0.01)]}
+    assert [list(group) for group in curves.by_size(lines)] == [["main", "align"], ["tiny"]]
+    far = {"a": [(1, -500.0)], "b": [(1, 4.0)], "c": [(1, 0.5)]}
+    assert [list(group) for group in curves.by_size(far)] == [["a"], ["b", "c"]]
+    assert curves.by_size({}) == []
+
+
+def svg(history, **more) -> str:
+    return (curves.draw(history, "ndcg@20", form="svg", **more) or b"").decode()
+
+
+def test_title_and_best_epoch_stand_in_the_picture():
+    text = svg(HISTORY, title="SRIM on $shop$", best_epoch=2)
+    assert ">SRIM on $shop$<" in text and ">best epoch<" in text
+    assert "best epoch" not in svg(HISTORY)
+
+
+def test_panels_without_a_line_are_left_out():
+    both, one = svg(HISTORY), svg([{**record, "loss": {}} for record in HISTORY])
+    assert (both.count('id="axes_'), one.count('id="axes_')) == (2, 1)
+    untrained = [HISTORY[0], {"epoch": 1, "loss": {"main": 6.0}, "valid": {"ndcg@20": 0.2}}]
+    assert svg(untrained).count('id="axes_') == 1 and "training loss" not in svg(untrained)
 
 
 def test_shading_changes_the_picture():

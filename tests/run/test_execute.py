@@ -20,6 +20,7 @@ from recbole_mm import cli
 from recbole_mm.errors import CheckpointError, ConfigError, MMError
 from recbole_mm.evaluation.ranking import metrics_from_ranks
 from recbole_mm.run import format_result, run
+from recbole_mm.trainer.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -65,6 +66,7 @@ def test_the_record_on_disk_is_whole_and_unrounded(result: Any) -> None:
         "run.log",
         "curves.csv",
         "curves.png",
+        "report.html",
         "best.safetensors",
         "last.safetensors",
     }
@@ -74,7 +76,7 @@ def test_the_record_on_disk_is_whole_and_unrounded(result: Any) -> None:
 
 def test_the_shown_result_says_what_it_rests_on(result: Any) -> None:
     shown = format_result(result)
-    assert shown.startswith("SASRec (sound) on Cellphones [SYNTHETIC]")
+    assert shown.startswith("SASRec on Cellphones [SYNTHETIC]")
     assert "95 % interval" in shown and "300 test rows (5 with a target unseen" in shown
     assert str(result.folder) in shown
 
@@ -131,6 +133,8 @@ def test_a_run_that_is_asked_to_end_goes_on_to_the_same_result(
     assert process.returncode == 130, errors
     assert f"--resume={folder}" in errors and "Traceback" not in errors
     total = errors.count(": training loss") + 2
+    before = load_checkpoint(folder / "last.safetensors")["seconds"]["total"]
+    assert before > 0
     # As that process computed: the last bit of a sum depends on the number of threads.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -140,6 +144,8 @@ def test_a_run_that_is_asked_to_end_goes_on_to_the_same_result(
     torch.set_num_threads(threads)
     for key in ("test", "valid", "ranks", "history", "best_epoch"):
         assert resumed[key] == expected[key], key
+    seconds = resumed["seconds"]
+    assert seconds["total"] > before and seconds["total"] > seconds["train"] + seconds["eval"]
     curves = [(path / "curves.csv").read_text() for path in (folder, straight)]
     assert curves[0] == curves[1] and len(curves[0].splitlines()) == 1 + total
 
@@ -188,3 +194,13 @@ def test_wrong_input_ends_with_one_line_and_code_2(
     assert cli.main(["run", "--model=SASRec", "--dataset=Bad", f"--data_path={tmp_path}"]) == 2
     errors = capfd.readouterr().err
     assert "error: " in errors and "column(s) timestamp not found" in errors
+
+
+def test_a_cut_off_beyond_the_catalogue_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    rows = [f"s{n}\ti{(n + k) % 6}\t{1.6e9 + 100 * n + k}" for n in range(40) for k in range(3)]
+    header = "session_id:token\titem_id:token\ttimestamp:float"
+    (tmp_path / "few" / "few.inter").write_text("\n".join([header, *rows]) + "\n")
+    keys = {**SMALL, "data_path": str(tmp_path), "run_folder": str(tmp_path / "run")}
+    with pytest.raises(ConfigError, match=r"first 20 items, but few has 6.*--topk=\[3\]"):
+        run("SASRec", "few", (), keys)

@@ -340,3 +340,21 @@ def test_recboles_anomaly_detection_is_off_while_training(build):
     trainer, train, valid, _ = build("SASRec", model_class=Anomalies, epochs=1)
     trainer.fit(train, valid)
     assert trainer.model.detecting is False
+
+
+def test_a_long_epoch_says_a_word_now_and_then(build, monkeypatch, caplog):
+    monkeypatch.setattr("recbole_mm.trainer.base._SILENCE", 0.0)
+    trainer, train, valid, _ = build("SASRec", epochs=1, train_batch_size=64)
+    with caplog.at_level(logging.INFO):
+        trainer.fit(train, valid)
+    words = [r.message for r in caplog.records if r.message.startswith("epoch 1: batch")]
+    assert len(train) > 2 and len(words) == len(train) - 1
+    assert words[0].startswith(f"epoch 1: batch 2 of {len(train)}, loss ")
+    assert words[-1].endswith(" s left of the epoch")
+
+
+def test_a_short_epoch_says_nothing_in_between(build, caplog):
+    trainer, train, valid, _ = build("SASRec", epochs=1)
+    with caplog.at_level(logging.INFO):
+        trainer.fit(train, valid)
+    assert "batch" not in caplog.text

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, LocationValueError
 
-from recbole_mm import __version__
 from recbole_mm.encode.image.files import EXTENSIONS, PictureError, find_pictures, picture_name
 from recbole_mm.encode.image.network import PrivateAddressError, pool_manager
 from recbole_mm.errors import EncodeError
 from recbole_mm.files import atomic_write, read_json
+from recbole_mm.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def _count_failure(state: _State, limits: Limits, url: str, error: Exception) ->
         raise EncodeError(
             f"{state.unreachable} connections in a row failed, the last one to {url} "
             f"({type(error).__name__}). Is there a network? What was fetched is kept; start again "
-            "later, or put the pictures into the folder yourself and leave --image_urls out."
+            "later, or put the pictures into the folder yourself and leave --image_col out."
         ) from error
 
 

@@ -51,7 +51,7 @@ def resolve_picture_encoder(
     Parameters
     ----------
     name
-        ``googlenet``, or a folder or cached name of a CLIP model.
+        ``googlenet``, or a folder or cached name of a vision model.
     weights
         Of GoogLeNet: a checkpoint of torchvision, ``.pth`` or ``.safetensors``. None: the file in
         torch's own cache.
@@ -131,6 +131,10 @@ class PictureEncoder(ABC):
     batch_size: int
     dim: int
     source: EncoderSource
+
+    @abstractmethod
+    def __init__(self, source: EncoderSource, batch_size: int = 32):
+        """Load the model of ``source``."""
 
     @abstractmethod
     def describe(self) -> About:

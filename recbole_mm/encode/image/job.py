@@ -12,16 +12,17 @@ from tqdm import tqdm
 
 from recbole_mm.data.atomic import read_atomic
 from recbole_mm.encode.engine import Content, Job, Outcome, encode_contents, publish
-from recbole_mm.encode.image.download import Limits, download_pictures
+from recbole_mm.encode.image.download import Limits
 from recbole_mm.encode.image.encoders import (
     GOOGLENET,
-    Clip,
     GoogLeNet,
     classifier,
     resolve_picture_encoder,
 )
-from recbole_mm.encode.image.files import PictureError, file_hash, find_pictures
+from recbole_mm.encode.image.files import PictureError, file_hash
+from recbole_mm.encode.image.finding import Places, find, picture_cells, picture_column
 from recbole_mm.encode.image.labels import TOP, labels_fit, write_labels
+from recbole_mm.encode.image.vision import encoder_class
 from recbole_mm.encode.manifest import PICTURE_PACKAGES, Manifest, package_versions
 from recbole_mm.encode.source import EncoderSource
 from recbole_mm.encode.store import Store
@@ -47,7 +48,7 @@ def encode_image(
     *,
     modality: str = MODALITY,
     images: str | Path | None = None,
-    image_urls: str | None = None,
+    image_col: str | None = None,
     limits: Limits | None = None,
     encoder: str = GOOGLENET,
     weights: str | Path | None = None,
@@ -73,10 +74,12 @@ def encode_image(
     modality
         Name of the feature file's modality.
     images
-        Folder of pictures named by item. Default with ``image_urls``: ``<out>/<dataset>.pictures``.
-    image_urls
-        Column of ``.item`` with addresses; what is not in ``images`` yet is fetched. Of several
-        addresses in one cell the first counts.
+        Folder of pictures named by item, where relative paths begin, too. Default: the folder that
+        ``dataset.json`` names; for pictures that are fetched ``<out>/<dataset>.pictures``.
+    image_col
+        Column of ``.item`` with a path or an http address (the first in a cell counts); what is not
+        there yet is fetched. Default: the column that ``dataset.json`` names, and then only paths
+        count.
     limits
         Bounds of fetching.
     encoder, weights, download
@@ -101,7 +104,7 @@ def encode_image(
     Raises
     ------
     NoPicturesError
-        If neither ``images`` nor ``image_urls`` is given.
+        If neither ``images`` nor ``image_col`` is given, and ``dataset.json`` names no column.
     EncodeError
         If the encoder is missing, no picture can be used, another process writes the same file,
         the disk is full, or the file there is not this package's work.
@@ -109,15 +112,15 @@ def encode_image(
         If the ``.item`` file is missing or broken.
     """
     store = Store(folder if out is None else out, dataset, modality)
-    if not (images or image_urls):
+    column = picture_column(folder, dataset, image_col)
+    if not (images or column):
         raise NoPicturesError(_no_pictures(dataset, modality, store.path))
     source = resolve_picture_encoder(encoder, weights, download)
-    place = Path(images or store.path.with_name(f"{dataset}.pictures"))
-    tokens, failed = _items(folder, dataset, item_field), {}
-    if image_urls:
-        failed = download_pictures(_urls(folder, dataset, item_field, image_urls), place, limits)
-    contents, absent = _contents(tokens, place, failed)
-    kind = GoogLeNet if encoder == GOOGLENET else Clip
+    places = Places(Path(folder), dataset, images, store.path.parent)
+    tokens = _items(folder, dataset, item_field)
+    cells = picture_cells(folder, dataset, item_field, column) if column else {}
+    contents, absent = _contents(tokens, *find(tokens, cells, places, bool(image_col), limits))
+    kind = encoder_class(source)
     job = Job(
         contents, encoder, source.revision, {}, lambda: kind(source, batch_size),
         order=lambda pair: pair[0], chunk_size=chunk_size, noun="picture",
@@ -128,7 +131,9 @@ def encode_image(
         manifest = _manifest(store, contents, absent, outcome, recipe)
         ready = [token for token in contents if token not in manifest.missing]
         if not ready:
-            raise EncodeError(f"{place}: no picture can be used ({_reasons(manifest.missing)}).")
+            raise EncodeError(
+                f"{places.named}: no picture can be used ({_reasons(manifest.missing)})."
+            )
         publish(store, ready, outcome, manifest, previous)
         if kind is GoogLeNet:
             _name_classes(store, source, labels)
@@ -140,7 +145,8 @@ def _no_pictures(dataset: str, modality: str, path: Path) -> str:
     """Say which options give pictures or vectors."""
     return (
         f"no pictures given for modality {modality!r}. Name a folder of pictures named by item "
-        "(--images=FOLDER) or a column with addresses (--image_urls=COLUMN); or make the vectors "
+        "(--images=FOLDER) or a column with paths or addresses (--image_col=COLUMN); or make the "
+        "vectors "
         f"with a tool of your choice and import them: `recbole-mm encode --dataset={dataset} "
         f"--modality={modality} --from_npy=vectors.npy --ids=ids.txt` (row r of the table belongs "
         f"to line r+1 of the ids), which writes {path}. To encode texts under this name, give "
@@ -158,21 +164,10 @@ def _items(folder: str | Path, dataset: str, item_field: str) -> list[str]:
     return tokens
 
 
-def _urls(folder: str | Path, dataset: str, item_field: str, column: str) -> dict[str, str]:
-    """Return the first address of every item that has one."""
-    frame = read_atomic(item_file(folder, dataset), [item_field, column])
-    urls: dict[str, str] = {}
-    for token, cell in zip(frame[item_field], frame[column].astype(str), strict=True):
-        if token and cell.split():
-            urls.setdefault(token, cell.split()[0])
-    return urls
-
-
 def _contents(
-    tokens: list[str], place: Path, failed: Mapping[str, str]
+    tokens: list[str], files: Mapping[str, Path], failed: Mapping[str, str]
 ) -> tuple[dict[str, Content], dict[str, str]]:
     """Return what each item is encoded from, and why others have nothing."""
-    files = find_pictures(place, tokens)
     contents: dict[str, Content] = {}
     absent: dict[str, str] = {}
     for token in tqdm(tokens, "reading pictures", disable=None, file=sys.stderr):
@@ -186,8 +181,9 @@ def _contents(
             absent[token] = str(error)
     if not contents:
         raise EncodeError(
-            f"{place}: no picture of any of the {len(tokens)} items ({_reasons(absent)}). Expected "
-            f"files named by item, such as {tokens[0]}.jpg."
+            f"no picture of any of the {len(tokens)} items ({_reasons(absent)}). Expected files "
+            f"named by item, such as {tokens[0]}.jpg, in the folder --images=FOLDER, or a column "
+            "with their paths, --image_col=COLUMN."
         )
     return contents, absent
 

@@ -62,7 +62,7 @@ class CountingRecommender(SequentialRecommender, ABC):
         super().__init__(config, dataset)
         self.settings = self.Settings.of(config)
         self._masked = config["history"] == "mask"
-        clicks = np.bincount(dataset.train_sessions.items, minlength=self.n_items)
+        clicks = dataset.train_counts
         popularity = torch.from_numpy(clicks / max(clicks.max(), 1)).float()
         self.register_buffer("popularity", popularity, persistent=False)
         # RecBole's optimisers want a weight; nothing reads this one.

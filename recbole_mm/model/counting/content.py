@@ -25,17 +25,21 @@ if TYPE_CHECKING:
 _TILE_BYTES = 64 << 20
 
 
-def tfidf(texts: Sequence[str]) -> sp.csr_matrix | None:
+def tfidf(texts: Sequence[str], known: int | None = None) -> sp.csr_matrix | None:
     """Return TF-IDF of words and pairs of words, rows of length 1, float32 ``(N, V)``.
 
     A term's weight is ``(1 + ln tf) (1 + ln((1 + N) / (1 + df)))``, as in scikit-learn; a term
-    must stand in two items at least. None where no term does.
+    must stand in two items at least. None where no term does. Terms are those of the first
+    ``known`` texts; None takes all.
     """
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, dtype=np.float32)
     try:
-        return vectorizer.fit_transform(texts).tocsr()
+        rows = vectorizer.fit_transform(texts[:known]).tocsr()
     except ValueError:  # how scikit-learn says that no term remains
         return None
+    if known is None or known == len(texts):
+        return rows
+    return sp.vstack([rows, vectorizer.transform(texts[known:])], format="csr")
 
 
 def cosine_partners(table: sp.csr_matrix | Floats, count: int) -> sp.csr_matrix:
@@ -65,6 +69,37 @@ def cosine_partners(table: sp.csr_matrix | Floats, count: int) -> sp.csr_matrix:
     return partners
 
 
+def with_new_partners(
+    partners: sp.csr_matrix, table: sp.csr_matrix | Floats, count: int
+) -> sp.csr_matrix:
+    """Return `cosine_partners` of a longer table, given those of its first rows.
+
+    A new item is a partner of an old one where its cosine is above the least one kept there, or
+    fewer than ``count`` are kept.
+    """
+    known, n_items = partners.shape[0], table.shape[0]
+    new = table[known:]
+    near = new @ table.T
+    near = near if isinstance(near, np.ndarray) else near.toarray()
+    # Where fewer are kept, those left out were 0; where all could be kept, none was left out.
+    lowest = -np.inf if known <= count else 0.0
+    least = np.array(
+        [
+            partners.data[start:end].min() if end - start >= count else lowest
+            for start, end in zip(partners.indptr[:-1], partners.indptr[1:], strict=True)
+        ]
+    )
+    # Kept cosines are float32, and so are the new ones.
+    right = sp.csr_matrix(np.where(near[:, :known] > least, near[:, :known], 0.0).T)
+    size = min(count, n_items)
+    best = np.argpartition(-near, size - 1, axis=1)[:, :size]
+    rows = np.repeat(np.arange(len(near)), size)
+    below = sp.csr_matrix((near[rows, best.ravel()], (rows, best.ravel())), near.shape)
+    whole = sp.vstack([sp.hstack([partners, right]), below], format="csr", dtype=np.float32)
+    whole.eliminate_zeros()
+    return whole
+
+
 def content_partners(
     dataset: SessionDataset, modality: str | None, count: int
 ) -> sp.csr_matrix | None:
@@ -77,14 +112,31 @@ def content_partners(
     FeatureError
         The modality was not loaded.
     """
+
+    def compute() -> sp.csr_matrix | None:
+        table = content_table(dataset, modality)
+        return None if table is None else cosine_partners(table, count)
+
+    def grow(partners: sp.csr_matrix | None) -> sp.csr_matrix | None:
+        if partners is None:
+            return None
+        table = content_table(dataset, modality, partners.shape[0])
+        return with_new_partners(partners, table, count)
+
+    return dataset.fitted("content partners", compute, grow)
+
+
+def content_table(
+    dataset: SessionDataset, modality: str | None, known: int | None = None
+) -> sp.csr_matrix | Floats | None:
+    """Return the items' rows of length 1 or 0; ``known`` as in `tfidf`."""
     if modality is None:
         texts = usual_texts(dataset.item_columns, dataset.card.text_fields)
-        table = tfidf(texts) if texts else None
-        return None if table is None else cosine_partners(table, count)
+        return tfidf(texts, known) if texts else None
     if dataset.item_features is None:
         raise FeatureError(f"there are no {modality} features; make them with recbole-mm encode")
     vectors = dataset.item_features.table(modality) * dataset.item_features.mask(modality)[:, None]
-    return cosine_partners(torch.nn.functional.normalize(vectors, dim=1).cpu().numpy(), count)
+    return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
 
 
 class ContentKNN(CountingRecommender):

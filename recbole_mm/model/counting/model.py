@@ -41,7 +41,7 @@ class Counting(CountingRecommender):
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
         read = self.settings
-        self.counts = counts_by_rule(dataset.train_sessions, self.n_items, read)
+        self.counts = counts_by_rule(dataset, self.n_items, read)
         self.cosines = content_partners(dataset, read.modality, read.n_content)
         if self.cosines is None:
             logger.info("Counting: no texts in %s, the rule alone", dataset.item_columns.path)

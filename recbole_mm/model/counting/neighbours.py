@@ -72,7 +72,9 @@ class SessionKNN(CountingRecommender):
 
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
-        self.sets = item_sets(dataset.train_sessions)
+        self.sets = ItemSets(
+            **dataset.fitted("sessions", lambda: item_sets(dataset.train_sessions)._asdict())
+        )
         sizes = np.diff(self.sets.offsets)
         self.n_sessions = len(sizes)
         data = np.repeat(1 / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)

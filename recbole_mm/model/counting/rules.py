@@ -10,6 +10,7 @@ import torch
 from recbole.config import Config
 from torch import Tensor
 
+from recbole_mm.data.fits import enlarged
 from recbole_mm.graph.distance import directed_cooccurrence, distance_cooccurrence, heaviest
 from recbole_mm.graph.distance import normalised as normalised_graph
 from recbole_mm.model.counting.base import CountingRecommender
@@ -67,13 +68,18 @@ def rule_counts(
 
 
 def counts_by_rule(
-    sessions: Sessions, n_items: int, settings: CountingSettings | SessionRulesSettings
+    dataset: SessionDataset, n_items: int, settings: CountingSettings | SessionRulesSettings
 ) -> dict[Rule, sp.csr_matrix]:
     """Return `rule_counts` of each rule the settings try, ``(N, N)`` each."""
-    return {
-        rule: rule_counts(sessions, n_items, rule, settings.window, settings.n_partners)
-        for rule in settings.grid().rule
-    }
+    sizes = settings.window, settings.n_partners
+    return dataset.fitted(
+        "rules",
+        lambda: {
+            rule: rule_counts(dataset.train_sessions, n_items, rule, *sizes)
+            for rule in settings.grid().rule
+        },
+        lambda kept: {rule: enlarged(counts, n_items) for rule, counts in kept.items()},
+    )
 
 
 def spread(history: History, rule: Rule, decay: float, counts: sp.csr_matrix) -> Tensor:
@@ -105,7 +111,7 @@ class SessionRules(CountingRecommender):
 
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
-        self.counts = counts_by_rule(dataset.train_sessions, self.n_items, self.settings)
+        self.counts = counts_by_rule(dataset, self.n_items, self.settings)
 
     def variants(self, history: History, grid: Grid) -> Iterator[tuple[Choice, Tensor]]:
         """Yield the scores by rule and decay; see the base class."""

@@ -106,6 +106,38 @@ def neighbours(vectors: Floats, count: int, backend: str, shelf: Shelf) -> Ids:
     return neighbour_table(found["ids"], count)
 
 
+def with_new_neighbours(kept: Ids, vectors: Floats) -> Ids:
+    """Return a longer table of neighbours: new items, behind the known ones, get theirs.
+
+    A new item's neighbours are known items; lists of known items stay as they were trained.
+
+    Parameters
+    ----------
+    kept
+        int32 ``(N, H)``.
+    vectors
+        ``(N + M, d)``.
+    """
+    known, count = kept.shape
+    new = np.arange(known, len(vectors), dtype=np.int32)
+    lists = np.zeros((len(new), count), dtype=np.int32)
+    lists[:, :1] = new[:, None]
+    if count > 1:
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit = vectors / np.where(length > 0, length, 1)
+        cosines = unit[new] @ unit[1:known].T
+        near = np.argsort(-cosines, axis=1, kind="stable")[:, : count - 1] + 1
+        # An item without vector is like no other.
+        near[length[new, 0] == 0] = 0
+        lists[:, 1 : 1 + near.shape[1]] = near
+    return np.concatenate([kept, lists])
+
+
+def with_new_members(kept: Ids, n_items: int) -> Ids:
+    """Return the groups of more items: new ones have none, so that centres stay as trained."""
+    return np.concatenate([kept, np.full(n_items - len(kept), -1, dtype=np.int32)])
+
+
 def groups(features: Tensor, present: Tensor, count: int, seed: int, shelf: Shelf) -> Ids:
     """Return the group of each item; see `cluster_items`, whose result is kept."""
     return shelf.get(

@@ -19,6 +19,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from recbole_mm.data.fits import enlarged
 from recbole_mm.graph.distance import distance_cooccurrence, normalised, prune
 from recbole_mm.model.base import MMSequentialRecommender
 from recbole_mm.model.layers import Match, gather_rows, make_match
@@ -32,6 +33,7 @@ from recbole_mm.model.mdsrec.streams import NORM_EPS, encode_stream, make_encode
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
+    from recbole_mm.data.sessions import Sessions
 
 # Standard deviation of the first weights, as in RecBole's SASRec.
 INITIAL_STD = 0.02
@@ -83,10 +85,11 @@ class MDSRec(MMSequentialRecommender):
         partners = None
         inject_features = s.use_cooc_modal and bool(self.kinds)
         if s.use_cooc_id or inject_features:
-            pairs = distance_cooccurrence(
-                dataset.train_sessions, self.n_items, weight=s.cooc_weight, window=s.cooc_window
+            pairs = dataset.fitted(
+                "pairs",
+                lambda: self._pairs(dataset.train_sessions),
+                lambda kept: enlarged(kept, self.n_items),
             )
-            pairs = prune(pairs, s.cooc_topk)
             if s.use_cooc_id:
                 self.injection = Injection(pairs, s.cooc_norm_id, s.kappa_id)
             if inject_features:
@@ -94,24 +97,47 @@ class MDSRec(MMSequentialRecommender):
         folder = self.features.folder if self.features is not None and s.graph_cache else None
         for kind in self.kinds:
             shelf = content.Shelf(folder, f"{dataset.dataset_name}.{kind}")
-            self._build_modality(kind, partners, shelf, seed)
+            self._build_modality(dataset, kind, partners, shelf, seed)
+
+    def _pairs(self, sessions: Sessions) -> sp.csr_matrix:
+        """Count the co-occurrences that are injected."""
+        s = self.settings
+        pairs = distance_cooccurrence(
+            sessions, self.n_items, weight=s.cooc_weight, window=s.cooc_window
+        )
+        return prune(pairs, s.cooc_topk)
 
     def _build_modality(
-        self, kind: str, partners: sp.csr_matrix | None, shelf: content.Shelf, seed: int
+        self,
+        dataset: SessionDataset,
+        kind: str,
+        partners: sp.csr_matrix | None,
+        shelf: content.Shelf,
+        seed: int,
     ) -> None:
         """Make one modality's item table and its groups."""
         s = self.settings
         features, present = self.feature(kind)
+
+        def vectors() -> content.Floats:
+            plain: content.Floats = features.to(torch.float32).numpy()
+            return plain if partners is None else content.injected(plain, partners, s.kappa_modal)
+
         if s.use_graph:
-            vectors = features.to(torch.float32).numpy()
-            if partners is not None:
-                vectors = content.injected(vectors, partners, s.kappa_modal)
-            near = content.neighbours(vectors, s.n_neighbors, s.knn_backend, shelf)
+            near = dataset.fitted(
+                f"neighbours by {kind}",
+                lambda: content.neighbours(vectors(), s.n_neighbors, s.knn_backend, shelf),
+                lambda kept: content.with_new_neighbours(kept, vectors()),
+            )
             self.graphs[kind] = NeighbourSum(near)
         else:
             self.graphs[kind] = FeatureMap(features, s.hidden_size)
         if s.use_ica:
-            groups = content.groups(features, present, s.n_centers, seed, shelf)
+            groups = dataset.fitted(
+                f"groups by {kind}",
+                lambda: content.groups(features, present, s.n_centers, seed, shelf),
+                lambda kept: content.with_new_members(kept, self.n_items),
+            )
             self.pools[kind] = CenterPool(groups, s.center_pool)
 
     def _build_streams(self) -> None:

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
+from recbole_mm.data.fits import Fitted, at_once
 from recbole_mm.errors import FeatureError
 from recbole_mm.model.layers import TINY
 
@@ -43,6 +45,8 @@ class FeatureSpace:
         bool ``(N,)``: items of training sessions.
     components
         Number of components, at most what vectors and items allow; 0 keeps the columns.
+    fitted, name
+        Keeps what is fitted, see `recbole_mm.data.fits.Fits`, and under which name.
 
     Raises
     ------
@@ -50,20 +54,34 @@ class FeatureSpace:
         If fewer than two training items have a vector.
     """
 
-    def __init__(self, vectors: Vectors, fit: Tensor, components: int) -> None:
+    def __init__(
+        self,
+        vectors: Vectors,
+        fit: Tensor,
+        components: int,
+        fitted: Fitted = at_once,
+        name: str = "space",
+    ) -> None:
+        found = fitted(name, lambda: self._fit(vectors, fit, components))
+        self.mean, self.basis, self.scale = found["mean"], found["basis"], found["scale"]
+
+    @staticmethod
+    def _fit(vectors: Vectors, fit: Tensor, components: int) -> dict[str, NDArray[np.float64]]:
+        """Return mean, basis and scale."""
         rows = vectors.table[vectors.present & fit].double().numpy()
         if len(rows) < 2:
             raise FeatureError(
                 f"{len(rows)} item(s) of the training sessions have a vector; at least two are "
                 "needed. Add vectors, or switch the modality off (--use_image=false)."
             )
-        self.mean, self.basis = rows.mean(axis=0), np.eye(rows.shape[1])
+        mean, basis = rows.mean(axis=0), np.eye(rows.shape[1])
         if components:
             pca = PCA(min(components, *rows.shape), random_state=0).fit(rows)
-            self.mean, self.basis = pca.mean_, pca.components_.T
-        square = np.square((rows - self.mean) @ self.basis).mean(axis=0).mean(keepdims=True)
+            mean, basis = pca.mean_, pca.components_.T
+        square = np.square((rows - mean) @ basis).mean(axis=0).mean(keepdims=True)
         # Vectors that never vary stay 0.
-        self.scale = np.where(square > TINY**2, np.sqrt(square), 1.0)
+        scale = np.where(square > TINY**2, np.sqrt(square), 1.0)
+        return {"mean": mean, "basis": basis, "scale": scale}
 
     def __call__(self, vectors: Vectors) -> Vectors:
         """Return vectors ``(N, components)``, float32."""
@@ -80,7 +98,11 @@ class Content(NamedTuple):
 
 
 def prepare_content(
-    raw: Mapping[str, Vectors], twins: Mapping[str, Vectors] | None, fit: Tensor, components: int
+    raw: Mapping[str, Vectors],
+    twins: Mapping[str, Vectors] | None,
+    fit: Tensor,
+    components: int,
+    fitted: Fitted = at_once,
 ) -> Content:
     """Bring real vectors, and pseudo vectors in the basis of the real ones, into their spaces.
 
@@ -94,16 +116,21 @@ def prepare_content(
         bool ``(N,)``: items of training sessions.
     components
         Most components of each modality; 0 keeps the columns.
+    fitted
+        Keeps what is fitted, see `recbole_mm.data.fits.Fits`.
 
     Raises
     ------
     FeatureError
         If a modality and its pseudo vectors differ in width.
     """
-    spaces = {name: FeatureSpace(vectors, fit, components) for name, vectors in raw.items()}
+    spaces = {
+        name: FeatureSpace(vectors, fit, components, fitted, f"space of {name}")
+        for name, vectors in raw.items()
+    }
     real = {name: spaces[name](vectors) for name, vectors in raw.items()}
     if twins is None:
-        twins = ridge_twins(raw, real, fit)
+        twins = ridge_twins(raw, real, fit, fitted)
     for name, twin in twins.items():
         if twin.table.shape[1] != raw[name].table.shape[1]:
             raise FeatureError(
@@ -115,7 +142,10 @@ def prepare_content(
 
 
 def ridge_twins(
-    raw: Mapping[str, Vectors], real: Mapping[str, Vectors], fit: Tensor
+    raw: Mapping[str, Vectors],
+    real: Mapping[str, Vectors],
+    fit: Tensor,
+    fitted: Fitted = at_once,
 ) -> dict[str, Vectors]:
     """Predict each of two modalities as it was read, ``raw``, from the other one's space, ``real``.
 
@@ -125,11 +155,19 @@ def ridge_twins(
         return {}
     text, image = raw
     pairs = ((text, real[image]), (image, real[text]))
-    twins = {name: ridge_twin(other, raw[name], fit) for name, other in pairs}
+    twins = {
+        name: ridge_twin(other, raw[name], fit, fitted, f"twin of {name}") for name, other in pairs
+    }
     return {name: twin for name, twin in twins.items() if twin is not None}
 
 
-def ridge_twin(source: Vectors, target: Vectors, fit: Tensor) -> Vectors | None:
+def ridge_twin(
+    source: Vectors,
+    target: Vectors,
+    fit: Tensor,
+    fitted: Fitted = at_once,
+    name: str = "twin",
+) -> Vectors | None:
     """Predict a modality's vectors from another one by a linear map with a ridge penalty.
 
     Parameters
@@ -140,6 +178,8 @@ def ridge_twin(source: Vectors, target: Vectors, fit: Tensor) -> Vectors | None:
         The modality to be predicted, as it was read.
     fit
         bool ``(N,)``: items of training sessions.
+    fitted, name
+        Keeps what is fitted, see `recbole_mm.data.fits.Fits`, and under which name.
 
     Returns
     -------
@@ -150,7 +190,13 @@ def ridge_twin(source: Vectors, target: Vectors, fit: Tensor) -> Vectors | None:
     if int(both.sum()) < 2:
         return None
     inputs = source.table.double().numpy()
-    model = RidgeCV(ALPHAS).fit(inputs[both.numpy()], target.table[both].double().numpy())
+
+    def fit_ridge() -> dict[str, NDArray[np.float64]]:
+        made = RidgeCV(ALPHAS).fit(inputs[both.numpy()], target.table[both].double().numpy())
+        return {"coef": made.coef_, "intercept": made.intercept_}
+
+    found, model = fitted(name, fit_ridge), RidgeCV(ALPHAS)
+    model.coef_, model.intercept_ = found["coef"], found["intercept"]
     guess = torch.from_numpy(np.asarray(model.predict(inputs))).float()
     return Vectors(guess * source.present.unsqueeze(1), source.present)
 

@@ -20,6 +20,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from recbole_mm.data.fits import Fitted
 from recbole_mm.model import layers, losses
 from recbole_mm.model.base import MMSequentialRecommender
 from recbole_mm.model.mmsbr.contrast import PseudoContrast
@@ -91,12 +92,11 @@ class MMSBR(MMSequentialRecommender):
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
         settings, self.size = self.settings, self.settings.embedding_size
-        self.seen = torch.zeros(self.n_items, dtype=torch.bool)
-        self.seen[torch.from_numpy(dataset.train_sessions.items)] = True
+        self.seen = torch.from_numpy(dataset.train_counts > 0)
         self.used = settings.modalities(
             () if self.features is None else tuple(self.features.tables)
         )
-        self._build_content(self._content())
+        self._build_content(self._content(dataset.fitted))
         self.fusion = self.Fusions[settings.fusion](settings, self.used)
         self.head = self.Head(self.fusion.width, self.size, settings.dropout_fusion)
         self.interest = self.Session(settings, self.max_seq_length)
@@ -111,7 +111,7 @@ class MMSBR(MMSequentialRecommender):
 
     # ---- Building ----
 
-    def _content(self) -> Content:
+    def _content(self, fitted: Fitted) -> Content:
         """Return the prepared features of the modalities in use."""
         settings = self.settings
         raw = {name: Vectors(*self.feature(name)) for name in self.used}
@@ -120,7 +120,7 @@ class MMSBR(MMSequentialRecommender):
             twins = {}
         elif settings.pseudo == "files":
             twins = {name: Vectors(*self.feature(f"pseudo_{name}")) for name in self.used}
-        return prepare_content(raw, twins, self.seen, settings.pca_dim)
+        return prepare_content(raw, twins, self.seen, settings.pca_dim, fitted)
 
     def _build_content(self, content: Content) -> None:
         """Make what item vectors come from: real and pseudo vectors, tokens, first pivots."""

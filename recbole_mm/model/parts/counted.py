@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from recbole_mm.data.fits import enlarged
 from recbole_mm.errors import FeatureError
 from recbole_mm.model.counting.content import content_partners
 from recbole_mm.model.counting.history import History
@@ -64,10 +65,13 @@ class Transitions(Counted):
     name = "transitions"
 
     def __init__(self, dataset: SessionDataset, n_items: int) -> None:
-        sessions = dataset.train_sessions
-        self.counts: dict[Rule, sp.csr_matrix] = {
-            rule: rule_counts(sessions, n_items, rule, _WINDOW) for rule in RULES
-        }
+        self.counts: dict[Rule, sp.csr_matrix] = dataset.fitted(
+            "transitions",
+            lambda: {
+                rule: rule_counts(dataset.train_sessions, n_items, rule, _WINDOW) for rule in RULES
+            },
+            lambda kept: {rule: enlarged(counts, n_items) for rule, counts in kept.items()},
+        )
         # A Markov chain knows the last item alone, whatever the decay.
         self.variants = tuple(
             Variant(decay, rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,11 @@ _CELLS = 20_000_000
 _ROWS = 512
 
 
-class LateParts(SequentialRecommender):
-    """Stands before a model's class: the network trains alone, then parts are added to its score.
+class LateSum(SequentialRecommender, ABC):
+    """A score summed from networks' z-scores and counted parts, with weights fitted afterwards.
 
-    ``score(j) = z(network)_j + sum_p b_p z(part_p)_j``, own items last or kept; weights and ways to
-    count are fitted on validation rows by `fit_late`, and are part of the checkpoint. Until then,
-    and so while the network trains, the score is the network's own.
+    ``score(j) = sum_m a_m z(network_m)_j + sum_p b_p z(part_p)_j``, own items last or kept. Weights
+    and ways to count are fitted on validation rows by `fit_late`, and are part of the checkpoint.
 
     Attributes
     ----------
@@ -53,20 +53,93 @@ class LateParts(SequentialRecommender):
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
         names = config["score_parts"]
-        self.counted = counted_parts(dataset, names, self.n_items)
-        self._own_items, self._masked = OWN_ITEMS in names, config["history"] == "mask"
+        self.late_counted = counted_parts(dataset, names, self.n_items)
+        self._late_own_items, self._late_masked = OWN_ITEMS in names, config["history"] == "mask"
         self.late = {}
         self.other_parameter_name = [*getattr(self, "other_parameter_name", ()), "late"]
 
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """Return the scores of all items ``(B, N)``; padding has ``-inf``."""
-        scores: Tensor = super().full_sort_predict(interaction)
-        if not self.late:
-            return scores
-        batch = self._batch(interaction, scores)
-        whole = summed(batch, self.counted, Weights.of(self.late))
+    @abstractmethod
+    def late_networks(self, interaction: Interaction) -> dict[str, Tensor]:
+        """Return the scores ``(B, N)`` of each network by name."""
+
+    def late_weights(self) -> Weights:
+        """Return what was fitted."""
+        return Weights.of(self.late)
+
+    def _late_sum(self, interaction: Interaction) -> Tensor:
+        """Return the sum ``(B, N)``; padding has ``-inf``."""
+        whole = summed(self._late_batch(interaction), self.late_counted, self.late_weights())
         whole[:, 0] = -math.inf
         return whole
+
+    def _late_terms(self, interaction: Interaction) -> dict[str, Tensor]:
+        """Return the weighted terms of the sum ``(B, N)``; padding has ``-inf``."""
+        found = dict(terms(self._late_batch(interaction), self.late_counted, self.late_weights()))
+        for scores in found.values():
+            scores[:, 0] = -math.inf
+        return found
+
+    def _late_batch(self, interaction: Interaction) -> Batch:
+        """Return a batch with the networks' z-scores."""
+        networks = {
+            name: z_scores(scores.view(len(interaction), -1).float())
+            for name, scores in self.late_networks(interaction).items()
+        }
+        item_seq = interaction[self.ITEM_SEQ]
+        history = History.of(item_seq, interaction[self.ITEM_SEQ_LEN], self.n_items)
+        # A batch without targets may be scored as well.
+        target = interaction[self.ITEM_ID] if self.ITEM_ID in interaction else item_seq[:, 0]
+        return Batch(history, item_seq, target, networks)
+
+    @torch.no_grad()
+    def fit_late(self, valid_data: AbstractDataLoader) -> None:
+        """Fit the weights on validation rows by NDCG@20, with the networks as they are.
+
+        Parameters
+        ----------
+        valid_data
+            Loader of the validation rows; where rows and items are many, evenly spread rows serve.
+        """
+        self.late = {}
+        batches = [self._late_batch(rows) for rows in self._late_rows(valid_data)]
+        found = Fit(batches, self.late_counted, self._late_own_items, self._late_masked).weights()
+        self.late = found.plain()
+        told = ", ".join(f"{name} {value:g}" for name, value in found.numbers().items())
+        logger.info("%s: fitted on validation: %s", type(self).__name__, told)
+
+    def _late_rows(self, valid_data: AbstractDataLoader) -> Iterator[Interaction]:
+        """Yield evenly spread validation rows in batches."""
+        dataset = valid_data.dataset
+        count = min(len(dataset), max(_ROWS, _CELLS // self.n_items))
+        places = np.unique(np.linspace(0, len(dataset) - 1, num=count).astype(np.int64))
+        for start in range(0, len(places), _ROWS):
+            yield dataset[torch.from_numpy(places[start : start + _ROWS])].to(self.device)
+
+    def diagnostics(self, train_data: Any, valid_data: Any) -> dict[str, float]:
+        """Return the fitted weights, and what the network says of itself."""
+        own: Mapping[str, float] = {}
+        if hasattr(super(), "diagnostics"):
+            own = super().diagnostics(train_data, valid_data)
+        numbers = self.late_weights().numbers() if self.late else {}
+        return {**{f"late/{name}": value for name, value in numbers.items()}, **own}
+
+
+class LateParts(LateSum):
+    """Stands before a model's class: the network trains alone, then parts are added to its score.
+
+    Until they are fitted, and so while the network trains, the score is the network's own.
+    """
+
+    def late_networks(self, interaction: Interaction) -> dict[str, Tensor]:
+        """Return the network's own scores ``(B, N)``."""
+        return {NETWORK: super().full_sort_predict(interaction)}
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Return the scores of all items ``(B, N)``; padding has ``-inf``."""
+        if self.late:
+            return self._late_sum(interaction)
+        own: Tensor = super().full_sort_predict(interaction)
+        return own
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Return the score of each row's ``item_id``, ``(B,)``."""
@@ -83,54 +156,8 @@ class LateParts(SequentialRecommender):
             own = super().score_parts(interaction)
         if not self.late:
             return own
-        batch = self._batch(interaction, super().full_sort_predict(interaction))
-        found = dict(terms(batch, self.counted, Weights.of(self.late)))
-        for scores in found.values():
-            scores[:, 0] = -math.inf
+        found = self._late_terms(interaction)
         return {**found, **{name: part for name, part in own.items() if name not in found}}
-
-    def _batch(self, interaction: Interaction, scores: Tensor) -> Batch:
-        """Return a batch with the network's z-scores."""
-        scores = scores.view(len(interaction), -1).float()
-        item_seq = interaction[self.ITEM_SEQ]
-        history = History.of(item_seq, interaction[self.ITEM_SEQ_LEN], self.n_items)
-        # A batch without targets may be scored as well.
-        target = interaction[self.ITEM_ID] if self.ITEM_ID in interaction else item_seq[:, 0]
-        return Batch(history, item_seq, target, {NETWORK: z_scores(scores)})
-
-    @torch.no_grad()
-    def fit_late(self, valid_data: AbstractDataLoader) -> None:
-        """Fit the weights on validation rows by NDCG@20, with the network as it is.
-
-        Parameters
-        ----------
-        valid_data
-            Loader of the validation rows; where rows and items are many, evenly spread rows serve.
-        """
-        self.late = {}
-        batches = [
-            self._batch(rows, self.full_sort_predict(rows)) for rows in self._rows(valid_data)
-        ]
-        found = Fit(batches, self.counted, self._own_items, self._masked).weights()
-        self.late = found.plain()
-        told = ", ".join(f"{name} {value:g}" for name, value in found.numbers().items())
-        logger.info("%s: fitted on validation: %s", type(self).__name__, told)
-
-    def _rows(self, valid_data: AbstractDataLoader) -> Iterator[Interaction]:
-        """Yield evenly spread validation rows in batches."""
-        dataset = valid_data.dataset
-        count = min(len(dataset), max(_ROWS, _CELLS // self.n_items))
-        places = np.unique(np.linspace(0, len(dataset) - 1, num=count).astype(np.int64))
-        for start in range(0, len(places), _ROWS):
-            yield dataset[torch.from_numpy(places[start : start + _ROWS])].to(self.device)
-
-    def diagnostics(self, train_data: Any, valid_data: Any) -> dict[str, float]:
-        """Return the fitted weights, and what the network says of itself."""
-        own: Mapping[str, float] = {}
-        if hasattr(super(), "diagnostics"):
-            own = super().diagnostics(train_data, valid_data)
-        numbers = Weights.of(self.late).numbers() if self.late else {}
-        return {**{f"late/{name}": value for name, value in numbers.items()}, **own}
 
 
 def with_late_parts(model_class: type, names: Iterable[str]) -> type:
@@ -148,7 +175,7 @@ def with_late_parts(model_class: type, names: Iterable[str]) -> type:
     ConfigError
         The model does not read the session, or counts already.
     """
-    if not list(names):
+    if not list(names) or issubclass(model_class, LateSum):
         return model_class
     if issubclass(model_class, CountingRecommender):
         raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
@@ -59,12 +60,18 @@ class FeatureTable(nn.Module):
         return torch.addmm(mapped, self.absent, self.missing)
 
 
+# What is fitted on training items, by name: "mean" ``(d_t,)``, "principal" and its "origin".
+Space = dict[str, NDArray[np.float32]]
+Scaling = Literal["none", "unit", "center"]
+
+
 def prepare_features(
     table: Tensor,
     present: Tensor,
     seen: Tensor,
-    scaling: Literal["none", "unit", "center"] = "none",
+    scaling: Scaling = "none",
     n_components: int = 0,
+    space: Space | None = None,
 ) -> Tensor:
     """Scale features; what is estimated comes from items seen in training only.
 
@@ -81,6 +88,8 @@ def prepare_features(
         length 1. Text encoders share a large common direction, which centring removes.
     n_components
         Keep this many principal components after scaling; 0 keeps all columns.
+    space
+        What `fit_space` gives, where it is known already.
 
     Returns
     -------
@@ -92,27 +101,53 @@ def prepare_features(
     ConfigError
         If more components are asked for than there are columns or items to fit on.
     """
-    table = table.to(torch.float32)
-    fit = present & seen
-    if scaling == "center":
-        mean = table[fit].mean(dim=0) if bool(fit.any()) else table.new_zeros(table.shape[1])
-        # An item without features stands at the centre, whatever vector it was given.
-        table = (table - mean) * present.unsqueeze(1)
-    if scaling != "none":
-        table = F.normalize(table, dim=1)
+    if space is None:
+        space = fit_space(table, present, seen, scaling, n_components)
+    table = _scaled(table, present, scaling, space)
     if n_components:
         filled = (table != 0).any(dim=1, keepdim=True)
-        table = _principal(table, fit, n_components) * filled
+        pca = PCA(n_components)
+        pca.mean_, pca.components_ = space["origin"], space["principal"]
+        moved = pca.transform(table.numpy())
+        table = torch.from_numpy(np.ascontiguousarray(moved, dtype=np.float32)) * filled
     return table
 
 
-def _principal(table: Tensor, fit: Tensor, n_components: int) -> Tensor:
-    """Project on the principal components of the rows in ``fit``."""
+def fit_space(
+    table: Tensor, present: Tensor, seen: Tensor, scaling: Scaling, n_components: int
+) -> Space:
+    """Return the mean and the principal components of the training items; see the above.
+
+    Raises
+    ------
+    ConfigError
+        If more components are asked for than there are columns or items to fit on.
+    """
+    fit, space = present & seen, {}
+    if scaling == "center":
+        mean = table[fit].float().mean(dim=0) if bool(fit.any()) else torch.zeros(table.shape[1])
+        space["mean"] = mean.numpy()
+    if n_components:
+        pca = _principal(_scaled(table, present, scaling, space), fit, n_components)
+        space |= {"origin": pca.mean_, "principal": pca.components_}
+    return space
+
+
+def _scaled(table: Tensor, present: Tensor, scaling: Scaling, space: Space) -> Tensor:
+    """Take the mean off and bring rows to length 1, as far as asked for."""
+    table = table.to(torch.float32)
+    if scaling == "center":
+        # An item without features stands at the centre, whatever vector it was given.
+        table = (table - torch.from_numpy(space["mean"])) * present.unsqueeze(1)
+    return table if scaling == "none" else F.normalize(table, dim=1)
+
+
+def _principal(table: Tensor, fit: Tensor, n_components: int) -> PCA:
+    """Find the principal components of the rows in ``fit``."""
     limit = min(int(fit.sum()), table.shape[1])
     if n_components > limit:
         raise ConfigError(
             f"feature_pca is {n_components}, but the features allow at most {limit} components "
             f"({int(fit.sum())} training items, {table.shape[1]} columns); lower it or set it to 0"
         )
-    pca = PCA(n_components, random_state=0).fit(table[fit].numpy())
-    return torch.from_numpy(np.ascontiguousarray(pca.transform(table.numpy()), dtype=np.float32))
+    return PCA(n_components, random_state=0).fit(table[fit].numpy())

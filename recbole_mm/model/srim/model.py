@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
@@ -19,7 +20,8 @@ from recbole.data.interaction import Interaction
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_mm.graph.cooccurrence import ItemGraph
+from recbole_mm.data.fits import enlarged
+from recbole_mm.graph.cooccurrence import ItemGraph, cooccurrence
 from recbole_mm.graph.propagation import residual_propagate
 from recbole_mm.model import layers
 from recbole_mm.model.base import MMSequentialRecommender
@@ -30,7 +32,7 @@ from recbole_mm.model.srim.attention import (
     MeanOfPositions,
     Session,
 )
-from recbole_mm.model.srim.features import FeatureTable, prepare_features
+from recbole_mm.model.srim.features import FeatureTable, fit_space, prepare_features
 from recbole_mm.model.srim.gcn import LiteralGCN, ResidualGCN
 from recbole_mm.model.srim.losses import bce_softmax
 from recbole_mm.model.srim.settings import SRIMSettings
@@ -38,6 +40,7 @@ from recbole_mm.model.srim.terms import ALIGN, CooccurrenceContrast, JointInfere
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
+    from recbole_mm.data.sessions import Sessions
 
 BRANCHES = {"both": ("id", "content"), "id": ("id",), "content": ("content",)}
 GCN = {"residual": ResidualGCN, "literal": LiteralGCN}
@@ -101,7 +104,22 @@ class SRIM(MMSequentialRecommender):
 
     def build_graph(self, dataset: SessionDataset) -> ItemGraph:
         """Count the training sessions that hold both of two items (eq. 6)."""
-        return ItemGraph(dataset.train_sessions, self.n_items, diagonal=self.settings.graph_diag)
+        return self._counted(dataset, dataset.train_sessions, diagonal=self.settings.graph_diag)
+
+    def _counted(
+        self,
+        dataset: SessionDataset,
+        sessions: Sessions,
+        count: str = "set",
+        diagonal: bool = False,
+    ) -> ItemGraph:
+        """Return the graph of some sessions; a pack gives the counts back."""
+        counts = dataset.fitted(
+            "cooccurrence",
+            lambda: cooccurrence(sessions, self.n_items, count, diagonal),
+            lambda kept: enlarged(kept, self.n_items),
+        )
+        return ItemGraph(sessions, self.n_items, count, diagonal, counts)
 
     def _table(self, branch: str, dataset: SessionDataset) -> nn.Module:
         """Return a branch's item table: free, or made from features."""
@@ -118,14 +136,15 @@ class SRIM(MMSequentialRecommender):
 
     def _features(self, dataset: SessionDataset) -> tuple[Tensor, Tensor]:
         """Return all modalities' features ``(N, d_t)`` and which are absent ``(N, k)``."""
-        settings, seen = self.settings, torch.zeros(self.n_items, dtype=torch.bool)
-        seen[torch.from_numpy(dataset.train_sessions.items)] = True
+        settings, seen = self.settings, torch.from_numpy(dataset.train_counts > 0)
         parts, gaps = [], []
         carried = () if self.features is None else tuple(self.features.tables)
         for modality in settings.kinds(carried):
             table, present = self.feature(modality)
-            scaling, components = settings.feature_norm, settings.feature_pca
-            parts.append(prepare_features(table, present, seen, scaling, components))
+            how = settings.feature_norm, settings.feature_pca
+            fit = partial(fit_space, table, present, seen, *how)
+            space = dataset.fitted(f"space of {modality}", fit)
+            parts.append(prepare_features(table, present, seen, *how, space))
             gaps.append(~present)
         features, absent = torch.cat(parts, dim=1), torch.stack(gaps, dim=1).float()
         features[0], absent[0] = 0.0, 0.0

@@ -43,7 +43,7 @@ class OfficialSRIM(FirstEpochDropout, SRIM):
 
     def build_graph(self, dataset: SessionDataset) -> ItemGraph:
         """Count pairs of positions, so that repeated items weigh more."""
-        return ItemGraph(dataset.train_sessions, self.n_items, "mult")
+        return self._counted(dataset, dataset.train_sessions, "mult")
 
     def build_term(self, name: str) -> nn.Module:
         """Return the auxiliary loss of that name."""
@@ -69,7 +69,7 @@ class OfficialLeakySRIM(OfficialSRIM):
             "preset official_leaky: the graph holds validation and test sessions with their "
             "targets. The scores are NOT those of an honest run and are marked leaky."
         )
-        return ItemGraph(dataset.leaky_sessions(targets=True), self.n_items, "mult")
+        return self._counted(dataset, dataset.leaky_sessions(targets=True), "mult")
 
 
 class ReleasedAlignment(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from recbole_mm.data.prices import parse_prices
 from recbole_mm.errors import ConfigError, DataError
 from recbole_mm.prepare.output import INTER_TYPES, counts, refuse_overwriting, write_dataset
 from recbole_mm.prepare.sessions import cut_by_gap, k_core, order_by_session
+from recbole_mm.prepare.tabular.guess import complete, event_column
 from recbole_mm.prepare.tabular.options import TableOptions
 from recbole_mm.prepare.tabular.table import Table, read_table
 from recbole_mm.prepare.tabular.times import parse_times
@@ -23,7 +25,7 @@ from recbole_mm.prepare.tabular.times import parse_times
 logger = logging.getLogger(__name__)
 
 GAP_MINUTES = 30.0
-_BAD_IN_ID = re.compile(r'["\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]')
+_BAD_IN_ID = re.compile(r'["\t\n\r\v\f\0\x1c-\x1f\x85\u2028\u2029]')
 _BAD_IN_COLUMN = re.compile(r"[\s:,]+")
 _PAD = "[PAD]"
 
@@ -34,7 +36,7 @@ def prepare_tabular(options: TableOptions, out: str | Path, force: bool = False)
     Parameters
     ----------
     options
-        Files and columns.
+        Files and columns; columns that are not named are guessed.
     out
         Folder of all data sets.
     force
@@ -42,13 +44,18 @@ def prepare_tabular(options: TableOptions, out: str | Path, force: bool = False)
 
     Raises
     ------
+    ConfigError
+        Naming all options that are missing and cannot be guessed.
     DataError
         If the input is bad (with file and line), nothing is left after filtering, or files exist
         and ``force`` is false.
     """
+    options, guessed = complete(options)
     folder = Path(out) / options.dataset
     refuse_overwriting(folder, options.dataset, force)
     rows, positional, report = _interactions(options)
+    if guessed:
+        report = {"guessed": " ".join(guessed), **report}
     item = None
     if options.items:
         item = _items(options, pd.unique(rows["item_id"]), report)
@@ -59,9 +66,22 @@ def prepare_tabular(options: TableOptions, out: str | Path, force: bool = False)
         timestamps="positional" if positional else "real",
         session=_what_a_session_is(options),
         text_fields=tuple(_column_name(name) for name in options.text_cols),
+        image_field=_column_name(options.image_col or ""),
+        image_folder=_way_to_pictures(options, folder),
         report=report,
     )
     return write_dataset(folder, card, (rows, INTER_TYPES), item)
+
+
+def _way_to_pictures(options: TableOptions, folder: Path) -> str:
+    """Return the item table's folder, where relative paths begin, as seen from the data set's."""
+    if not (options.items and options.image_col):
+        return ""
+    place = Path(options.items).resolve().parent
+    try:
+        return Path(os.path.relpath(place, folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return place.as_posix()
 
 
 def _what_a_session_is(options: TableOptions) -> str:
@@ -78,22 +98,21 @@ def _gap(options: TableOptions) -> float:
 
 def _interactions(options: TableOptions) -> tuple[pd.DataFrame, bool, dict[str, object]]:
     """Return the rows of the ``.inter`` file, whether their times are positions, and counts."""
-    owner = options.session_col or options.user_col or ""
-    columns = {"session": owner, "item": options.item_col, "time": options.time_col}
-    wanted = list(dict.fromkeys(name for name in columns.values() if name))
-    table = read_table(options.inter, wanted)
+    owner, item = options.session_col or options.user_col or "", options.item_col or ""
+    columns = {"session": owner, "item": item, "time": options.time_col}
+    wanted = [*columns.values(), options.event_col]
+    table = read_table(options.inter, list(dict.fromkeys(name for name in wanted if name)))
     report: dict[str, object] = {"rows_read": len(table.lines)}
+    table = _keep_events(table, options, report)
     table = _drop_incomplete(table, columns, report)
-    for column in (owner, options.item_col):
+    for column in (owner, item):
         _check_ids(table, column)
     times, positional = _times(table, options)
     names = table.frame[owner]
     if options.user_col:
         sitting = cut_by_gap(names.factorize()[0], times, _gap(options) * 60) + 1
         names = names + "_" + pd.Series(sitting).astype(str)
-    frame = pd.DataFrame(
-        {"session_id": names, "item_id": table.frame[options.item_col], "timestamp": times}
-    )
+    frame = pd.DataFrame({"session_id": names, "item_id": table.frame[item], "timestamp": times})
     if options.time_col:
         report["repeated_rows_kept"] = int(frame.duplicated().sum())
     rows = _filter_and_order(frame, options, report)
@@ -101,6 +120,30 @@ def _interactions(options: TableOptions) -> tuple[pd.DataFrame, bool, dict[str, 
         rows["timestamp"] = rows.groupby("session_id", sort=False).cumcount() + 1
     rows["timestamp"] = _tidy_numbers(rows["timestamp"].to_numpy())
     return rows, positional, report
+
+
+def _keep_events(table: Table, options: TableOptions, report: dict[str, object]) -> Table:
+    """Keep the kinds of events that were asked for and count the others; without a word, all."""
+    if not options.event_col:
+        if kind := event_column(options):
+            logger.warning(
+                "%s: the column %s seems to tell kinds of events; rows of all kinds are kept. To "
+                "choose: --event_col=%s --keep=<kind,kind>", table.path, kind, kind,
+            )  # fmt: skip
+        return table
+    kinds = table.frame[options.event_col].value_counts()
+    named = ", ".join(f"{kind} ({count})" for kind, count in kinds.head(20).items())
+    if not options.keep:
+        raise ConfigError(
+            f"--event_col needs --keep=<kind,kind>; the kinds in {table.path} are: {named}."
+        )
+    if unknown := [kind for kind in options.keep if kind not in kinds]:
+        raise ConfigError(
+            f"--keep names {', '.join(unknown)}, but the kinds in {table.path} are: {named}."
+        )
+    dropped = kinds.drop(list(options.keep))
+    report["dropped_rows_of_other_events"] = {str(k): int(n) for k, n in dropped.items()}
+    return table.keep(table.frame[options.event_col].isin(options.keep).to_numpy())
 
 
 def _drop_incomplete(
@@ -179,9 +222,11 @@ def _items(
     options: TableOptions, used: NDArray, report: dict[str, object]
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the rows and types of the ``.item`` file: items that occur, first row of each."""
-    id_column = options.items_item_col or options.item_col
-    extra = [*options.text_cols, *filter(None, [options.price_col])]
-    table = read_table(options.items or "", list(dict.fromkeys([id_column, *extra])))
+    id_column = options.items_item_col or options.item_col or ""
+    extra = [*options.text_cols, *filter(None, [options.price_col, options.image_col])]
+    table = read_table(
+        options.items or "", list(dict.fromkeys([id_column, *extra])), options.text_cols
+    )
     frame = table.frame
     repeated = frame[id_column].duplicated()
     different = repeated & ~frame.duplicated()
@@ -196,8 +241,8 @@ def _items(
     }
     if different.any():
         logger.warning(
-            "%s: %d repeated item rows differ from the first one, which is kept (line %d is the "
-            "first such row)", table.path, different.sum(), table.lines[np.argmax(different)],
+            "%s: %d repeated item rows differ from the first one, which is kept (%s is the first "
+            "such row)", table.path, different.sum(), table.where(int(np.argmax(different))),
         )  # fmt: skip
     if kept.empty:
         raise DataError(
@@ -216,6 +261,12 @@ def _item_columns(
         if _column_name(name) in {*types, *INTER_TYPES, "price"}:
             raise ConfigError(f"--text_cols: the name {name!r} is taken. Rename the column.")
         columns[_column_name(name)], types[_column_name(name)] = kept[name], "token_seq"
+    if options.image_col:
+        name = _column_name(options.image_col)
+        if name in {*types, *INTER_TYPES, "price"}:
+            raise ConfigError(f"--image_col: the name {name!r} is taken. Rename the column.")
+        columns[name], types[name] = kept[options.image_col], "token"
+        report["items_with_a_picture"] = int((kept[options.image_col] != "").sum())
     if options.price_col:
         columns["price"], report["prices"] = parse_prices(kept[options.price_col])
         types["price"] = "float"

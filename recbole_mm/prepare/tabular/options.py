@@ -8,23 +8,33 @@ from dataclasses import dataclass
 from recbole_mm.errors import ConfigError
 from recbole_mm.prepare.settings import A_DATASET_NAME, DATASET_NAME, given_options
 
+NONE = "none"
+"""As a column's name: there is none, do not guess one."""
+
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What stands where in the tables; the command line's options carry the same names."""
+    """What stands where in the tables; the command line's options carry the same names.
 
-    dataset: str
-    inter: str
+    Columns that are None (or an empty ``text_cols``) are guessed from the tables' column names,
+    see `recbole_mm.prepare.tabular.guess.complete`.
+    """
+
+    dataset: str = ""
+    inter: str = ""
     session_col: str | None = None
     user_col: str | None = None
-    item_col: str = "item_id"
+    item_col: str | None = None
     time_col: str | None = None
+    event_col: str | None = None
+    keep: tuple[str, ...] = ()
     timestamps: str | None = None
     gap_minutes: float | None = None
     items: str | None = None
     items_item_col: str | None = None
     text_cols: tuple[str, ...] = ()
     price_col: str | None = None
+    image_col: str | None = None
     min_session: int = 2
     min_item: int = 1
     source_note: str = ""
@@ -32,26 +42,50 @@ class TableOptions:
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other."""
-        if not DATASET_NAME.fullmatch(self.dataset):
-            raise ConfigError(f"--dataset is {self.dataset!r}, expected {A_DATASET_NAME}.")
-        if (self.session_col is None) == (self.user_col is None):
-            raise ConfigError(
-                "prepare tabular: give either --session_col=<column> or --user_col=<column> (with "
-                "--time_col and --gap_minutes, to cut users into sessions)."
-            )
-        if self.user_col and not self.time_col:
-            raise ConfigError("--user_col needs --time_col: sessions are cut at pauses.")
-        if self.gap_minutes is not None and not self.user_col:
-            raise ConfigError("--gap_minutes has no effect without --user_col. Leave it out.")
-        if self.timestamps and not self.time_col:
-            raise ConfigError("--timestamps has no effect without --time_col. Leave it out.")
-        if not self.items and (self.text_cols or self.price_col or self.items_item_col):
-            raise ConfigError("--text_cols, --price_col and --items_item_col need --items=<file>.")
-        if self.min_session < 2 or self.min_item < 1:
-            raise ConfigError(
+        wrong = next((text for bad, text in self._rules() if bad), None)
+        if wrong:
+            raise ConfigError(f"prepare tabular: {wrong}")
+
+    def _rules(self) -> list[tuple[bool, str]]:
+        """Return what must not be, and what is said then."""
+        of_items = self.text_cols or self.price_col or self.image_col or self.items_item_col
+        return [
+            (
+                bool(self.dataset and not DATASET_NAME.fullmatch(self.dataset)),
+                f"--dataset is {self.dataset!r}, expected {A_DATASET_NAME}.",
+            ),
+            (
+                bool(self.session_col and self.user_col),
+                "give either --session_col=<column> or --user_col=<column> (with --time_col and "
+                "--gap_minutes, to cut users into sessions).",
+            ),
+            (
+                bool(self.user_col and self.time_col == NONE),
+                "--user_col needs --time_col: sessions are cut at pauses.",
+            ),
+            (
+                bool(self.gap_minutes is not None and self.session_col),
+                "--gap_minutes has no effect without --user_col. Leave it out.",
+            ),
+            (
+                bool(self.timestamps and self.time_col == NONE),
+                "--timestamps has no effect without --time_col. Leave it out.",
+            ),
+            (
+                bool(of_items) and not self.items,
+                "--text_cols, --price_col, --image_col and --items_item_col need --items=<file> "
+                "(the file of --inter, if all stands in one table).",
+            ),
+            (
+                bool(self.keep) and not self.event_col,
+                "--keep names kinds of events and needs --event_col=<column of the kind>.",
+            ),
+            (
+                self.min_session < 2 or self.min_item < 1,
                 f"--min_session is {self.min_session} (expected 2 or more, for a target) "
-                f"and --min_item is {self.min_item} (expected 1 or more)."
-            )
+                f"and --min_item is {self.min_item} (expected 1 or more).",
+            ),
+        ]
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, object]) -> TableOptions:
@@ -60,9 +94,6 @@ class TableOptions:
         Raises
         ------
         ConfigError
-            If an option is missing or contradicts another one.
+            If an option contradicts another one.
         """
-        for key in ("dataset", "inter"):
-            if settings.get(key) is None:
-                raise ConfigError(f"prepare tabular: --{key} is missing.")
-        return cls(**given_options(cls, settings, lists=("text_cols",)))
+        return cls(**given_options(cls, settings, lists=("text_cols", "keep")))

@@ -51,7 +51,7 @@ def parse_times(
         row = int(np.argmin(numeric))
         raise table.fail(
             row,
-            f"{column} is {cells.iloc[row]!r} while line {table.lines[np.argmax(numeric)]} has the "
+            f"{column} is {cells.iloc[row]!r} while {table.where(int(np.argmax(numeric)))} has the "
             "number there. Write all times as numbers of one unit, or all as ISO dates.",
         )
     if kind == "positional":
@@ -98,7 +98,7 @@ def _mixed(
     return table.fail(
         row,
         f"{column} is {cells.iloc[row]!r}, which looks like {units[found[row]]}, while "
-        f"line {table.lines[0]} has {cells.iloc[0]!r}, which looks like {first}. "
+        f"{table.where(0)} has {cells.iloc[0]!r}, which looks like {first}. "
         "Convert all times to one unit (milliseconds / 1000 = seconds), or remove such rows.",
     )
 

@@ -177,7 +177,7 @@ def test_pictures_by_address(shop, clip) -> None:
         path = encode_image(
             shop,
             "d",
-            image_urls="url",
+            image_col="url",
             encoder=str(clip),
             limits=Limits(pause=0, allow_private=True),
         )

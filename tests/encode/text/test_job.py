@@ -241,3 +241,15 @@ def test_parts_of_other_texts_are_not_used(tmp_path, spied, monkeypatch):
     path = encode_text(tmp_path, "d", chunk_size=1)
     assert spied[0] == "x" and len(spied) == 4
     assert read_itememb(path, "text").ids == ["a", "b", "c", "d", "e"]
+
+
+def test_a_log_hears_how_far_it_is(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("recbole_mm.encode.engine._SILENCE", 0.0)
+    write_items(tmp_path, TITLES)
+    with caplog.at_level("INFO"):
+        encode_text(tmp_path, "d", chunk_size=1)
+    words = [r.message for r in caplog.records if r.message.startswith("encoding text")]
+    assert [word.split(", about")[0] for word in words] == [
+        f"encoding text: {done} of 4" for done in (1, 2, 3)
+    ]
+    assert all(word.endswith(" s left") for word in words)

@@ -43,7 +43,7 @@ def test_the_sum_by_hand(make, rows):
     history = History.of(batch["item_id_list"], batch["item_length"], N_ITEMS)
     network = torch.tensor([-1.414214, -0.707107, 0.0, 0.707107, 1.414214])
     transitions, lexical = (
-        part.z(history, variants[part.name], "cpu")[0, 1:] for part in model.counted
+        part.z(history, variants[part.name], "cpu")[0, 1:] for part in model.late_counted
     )
     expected = network + 2 * transitions + 0.5 * lexical
     found = model.full_sort_predict(batch)[0]
@@ -96,7 +96,7 @@ def test_the_weights_are_those_of_a_search_through_all(make, rows, loader):
     """One part of one variant: no other weight of the grid is better."""
     torch.manual_seed(5)
     model = make("transitions", given=torch.randn(N_ITEMS, N_ITEMS))
-    part = model.counted[0]
+    part = model.late_counted[0]
     part.variants = part.variants[:1]
     valid = rows([1], [2], [3], [4], [1, 2], [3, 4], target=[2, 1, 4, 2, 3, 2])
     model.fit_late(loader(valid))

@@ -113,7 +113,7 @@ def test_users_are_cut_at_pauses(write, tmp_path):
 
 def test_without_times_the_file_order_counts(write, tmp_path):
     text = "basket;sku\np;a\nq;b\np;c\nq;a\n"
-    folder = _prepare(tmp_path, write("i.csv", text), time_col=None)
+    folder = _prepare(tmp_path, write("i.csv", text), time_col="none")
     rows = read_atomic(folder / "shop.inter")
     assert rows["session_id"].tolist() == ["p", "p", "q", "q"]
     assert rows["item_id"].tolist() == ["a", "c", "b", "a"]
@@ -241,7 +241,9 @@ def test_text_columns_need_free_names(write, tmp_path):
     goods = write("g.csv", "sku,price,my name:x\nx,1,One\n")
     with pytest.raises(ConfigError, match="'price' is taken"):
         _prepare(tmp_path, write("i.csv", BASKETS), items=goods, text_cols=("price",))
-    folder = _prepare(tmp_path, write("i.csv", BASKETS), items=goods, text_cols=("my name:x",))
+    folder = _prepare(
+        tmp_path, write("i.csv", BASKETS), items=goods, text_cols=("my name:x",), price_col="none"
+    )
     assert read_atomic(folder / "shop.item").columns.tolist() == ["item_id", "my_name_x"]
     assert load_dataset_card(folder).text_fields == ("my_name_x",)
     assert load_dataset_card(folder).report["items_without_a_row"] == 1

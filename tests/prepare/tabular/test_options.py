@@ -14,21 +14,22 @@ def test_values_of_the_command_line():
     given = {**GOOD, "items": "g.csv", "text_cols": " name, maker,", "price_col": None, "core": 5}
     options = TableOptions.from_settings(given)
     assert options.text_cols == ("name", "maker")
-    assert (options.item_col, options.price_col) == ("item_id", None)
+    assert (options.item_col, options.price_col) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"dataset": "../x"}, "--dataset"),
-        ({"session_col": None}, "either --session_col"),
         ({"user_col": "u"}, "either --session_col"),
-        ({"session_col": None, "user_col": "u", "time_col": None}, "needs --time_col"),
+        ({"session_col": None, "user_col": "u", "time_col": "none"}, "needs --time_col"),
         ({"gap_minutes": 3.0}, "no effect without --user_col"),
         ({"price_col": "cost"}, "need --items"),
+        ({"image_col": "photo"}, "need --items"),
+        ({"keep": ("buy",)}, "needs --event_col"),
         ({"min_session": 1}, "--min_session is 1"),
         ({"min_item": 0}, "--min_item is 0"),
-        ({"time_col": None, "timestamps": "real"}, "no effect without --time_col"),
+        ({"time_col": "none", "timestamps": "real"}, "no effect without --time_col"),
     ],
 )
 def test_contradicting_options(changes, message):

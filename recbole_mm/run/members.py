@@ -1,0 +1,121 @@
+"""The trained networks of finished runs, as `Blend` sums them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recbole.model.abstract_recommender import AbstractRecommender
+
+from recbole_mm import yaml_files
+from recbole_mm.config import MMConfig
+from recbole_mm.data.session_dataset import SessionDataset
+from recbole_mm.errors import CheckpointError, ConfigError
+from recbole_mm.files import BEST, CONFIG, Plain
+from recbole_mm.model.parts.late_model import LateParts
+from recbole_mm.run.prepared import prepare
+from recbole_mm.trainer.base import trainer_class
+
+# What makes rows, candidates and histories; the same for all runs of a blend.
+PROTOCOL = (
+    "dataset",
+    "split_by",
+    "split_ratio",
+    "split_seed",
+    "eval_targets",
+    "cold_targets",
+    "candidates",
+    "history",
+    "MAX_ITEM_LIST_LENGTH",
+    "USER_ID_FIELD",
+    "ITEM_ID_FIELD",
+    "TIME_FIELD",
+)
+
+
+def stored_settings(folder: str | Path) -> dict[str, Plain]:
+    """Return the settings that a finished run has stored.
+
+    Raises
+    ------
+    CheckpointError
+        There is no finished run, or its settings are damaged.
+    """
+    stored = Path(folder, CONFIG)
+    if not stored.is_file() or not Path(folder, BEST).is_file():
+        raise CheckpointError(
+            f"{folder}: no {CONFIG} and {BEST} there. Expected the folder of a finished run, such "
+            "as saved/<dataset>/<model>/<name>"
+        )
+    found = yaml_files.load_yaml(stored)
+    if not {"model", *PROTOCOL} <= set(found):
+        raise CheckpointError(f"{stored} is damaged: it does not name the run's protocol.")
+    return found
+
+
+def shared_protocol(folders: Sequence[str]) -> dict[str, Plain]:
+    """Return the protocol that all runs share, and where their data lie.
+
+    Raises
+    ------
+    ConfigError
+        Fewer than two runs, or runs of two protocols; names the first key that differs.
+    CheckpointError
+        See `stored_settings`.
+    """
+    if len(folders) < 2:
+        raise ConfigError("runs: expected two or more run folders, separated by blanks")
+    own = stored_settings(folders[0])
+    for folder in folders[1:]:
+        _require_same(own, stored_settings(folder), f"in {folders[0]}", f"in {folder}")
+    return {key: own[key] for key in (*PROTOCOL, "data_path", "feature_path")}
+
+
+def _require_same(
+    one: Mapping[str, Plain], other: Mapping[str, Plain], where: str, there: str
+) -> None:
+    for key in PROTOCOL:
+        if one[key] != other[key]:
+            raise ConfigError(
+                f"runs: {key} is {one[key]!r} {where} and {other[key]!r} {there}; expected runs on "
+                "the same rows and candidates"
+            )
+
+
+def blended(config: MMConfig, model_class: type, dataset: SessionDataset) -> AbstractRecommender:
+    """Make a `Blend` of finished runs; see `recbole_mm.run.prepared.prepare`.
+
+    Raises
+    ------
+    ConfigError
+        The runs, or they and the blend, have other rows or candidates.
+    CheckpointError
+        A checkpoint is missing, damaged, or does not fit.
+    """
+    folders: list[str] = config["runs"]
+    _require_same(shared_protocol(folders), config.to_plain(), "in the runs", "here")
+    networks: dict[str, AbstractRecommender] = {}
+    for folder in folders:
+        name, network = _load(Path(folder), dataset)
+        number = sum(known.partition(" ")[0] == name for known in networks) + 1
+        networks[name if number == 1 else f"{name} {number}"] = network
+    made: AbstractRecommender = model_class(config, dataset, networks)
+    return made
+
+
+def _load(folder: Path, rows: SessionDataset) -> tuple[str, AbstractRecommender]:
+    """Return model name and network of one run."""
+    plain = stored_settings(folder)
+    keys = {**plain, "run_folder": str(folder), "tensorboard": False}
+    model = str(keys.pop("model"))
+    if model == "Blend":
+        raise ConfigError(f"runs: {folder} is a blend itself; give the runs that it sums")
+    made = prepare(MMConfig(model, str(keys.pop("dataset")), (), keys))
+    if made.dataset.fingerprint() != rows.fingerprint():
+        raise ConfigError(f"runs: {folder} has other rows or candidates than the blend")
+    network = made.model
+    trainer = trainer_class(made.spec, type(network))(made.config, network)
+    trainer.load_model(folder / BEST, made.valid)
+    if isinstance(network, LateParts):
+        network.late = {}
+    return model, network.eval()

@@ -1,0 +1,196 @@
+"""Packs: a trained model in a folder of its own, restored without the training data.
+
+``pack.json`` says what it is, ``items.json`` names the items, ``model.safetensors`` holds weights,
+settings and whatever the model counted or fitted. All of it is data; nothing is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recbole_mm.config import MMConfig
+from recbole_mm.errors import CheckpointError
+from recbole_mm.files import atomic_write, sha256_file
+from recbole_mm.model.parts.late_model import with_late_parts
+from recbole_mm.serve.card import CARD, card_page, model_card
+from recbole_mm.serve.catalogue import Catalogue
+from recbole_mm.serve.packed import PackedDataset, dataset_state
+from recbole_mm.serve.restored import Restored
+from recbole_mm.trainer.checkpoint import load_checkpoint, save_checkpoint, state_differences
+from recbole_mm.trainer.state import other_parameters, to_device
+from recbole_mm.version import __version__
+
+if TYPE_CHECKING:
+    from recbole.model.abstract_recommender import AbstractRecommender
+
+logger = logging.getLogger(__name__)
+
+PACK, ITEMS, MODEL, PAGE = "pack.json", "items.json", "model.safetensors", "README.md"
+FORMAT = "recbole_mm.pack/1"
+# Keys of a run that a pack does without: where things lay, and what was looked at after training.
+_LEFT_OUT = ("run_folder", "data_path", "feature_path", "checkpoint_dir", "case_sessions")
+_CHECKED = 32
+
+
+def write_pack(restored: Restored, output: str | Path) -> Path:
+    """Write the model of a run as a pack, and make sure that it scores the same.
+
+    Parameters
+    ----------
+    restored
+        A model of a run folder.
+    output
+        The folder; a pack that is there already is replaced whole.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    CheckpointError
+        The folder holds something else, it is a pack already, the model keeps what no file can
+        hold, or the pack does not score as the run does.
+    """
+    target = Path(output)
+    if isinstance(restored.dataset, PackedDataset):
+        raise CheckpointError(f"{restored.place} is a pack already; copy the folder instead.")
+    if target.exists() and not (target / PACK).is_file() and any(target.iterdir()):
+        raise CheckpointError(f"{target} holds something that is no pack; name another --output.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        made = Path(name) / "pack"
+        _write(restored, made)
+        _check_scores(restored, made)
+        if target.exists():
+            target.rename(Path(name) / "old")
+        made.rename(target)
+    return target
+
+
+def _write(restored: Restored, folder: Path) -> None:
+    """Write the files; the one that makes the folder a pack comes last."""
+    folder.mkdir()
+    model = restored.model
+    state = {
+        "weights": model.state_dict(),
+        "other": other_parameters(model),
+        "dataset": dataset_state(restored.dataset),
+    }
+    save_checkpoint(folder / MODEL, state)
+    items = {"ids": restored.items.tokens, "titles": restored.items.titles}
+    _write_json(folder / ITEMS, items)
+    card = model_card(restored)
+    _write_json(folder / CARD, card)
+    with atomic_write(folder / PAGE) as stream:
+        stream.write(card_page(card))
+    _write_json(folder / PACK, _description(restored, folder))
+
+
+def _description(restored: Restored, folder: Path) -> dict[str, Any]:
+    config = restored.config
+    plain = {key: value for key, value in config.to_plain().items() if key not in _LEFT_OUT}
+    return {
+        "format": FORMAT,
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "config": plain,
+        "recbole_mm": __version__,
+        "sha256": {name: sha256_file(folder / name) for name in (ITEMS, MODEL)},
+    }
+
+
+def _write_json(path: Path, value: object) -> None:
+    with atomic_write(path) as stream:
+        json.dump(value, stream, ensure_ascii=False, indent=1 if path.name != ITEMS else None)
+        stream.write("\n")
+
+
+def _check_scores(restored: Restored, folder: Path) -> None:
+    """Refuse a pack whose scores differ from the run's in any bit."""
+    count = min(_CHECKED, len(restored.items) - 1)
+    few = [[1 + (7 * row + place) % count for place in range(1 + row % 4)] for row in range(count)]
+    scorer = restored.scorer
+    expected = scorer.scores(scorer.rows(few))
+    if not torch.equal(expected, scorer.scores(scorer.rows(few))):
+        name = restored.config["model"]
+        raise CheckpointError(f"{name} scores the same sessions differently each time.")
+    device = "cpu" if str(scorer.device) == "cpu" else "cuda"
+    made = read_pack(folder, device).scorer
+    if not torch.equal(expected, made.scores(made.rows(few))):
+        raise CheckpointError(
+            f"{restored.config['model']} scores differently when it is restored without the "
+            "training data: it counts in them when it is built. Let it keep what it counts: "
+            "self.counts = dataset.fitted('counts', lambda: ...), see docs/adding_a_model.md."
+        )
+
+
+def read_pack(folder: str | Path, device: str = "cpu") -> Restored:
+    """Restore a model from its pack.
+
+    Raises
+    ------
+    CheckpointError
+        The pack is damaged, or written by another version.
+    ConfigError
+        The model is not known here; a third party's needs ``--plugins``.
+    """
+    folder = Path(folder)
+    description = _read_description(folder)
+    for name, expected in description["sha256"].items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != expected:
+            raise CheckpointError(
+                f"{folder / name} is missing or damaged: it is not what was packed. "
+                "Copy the pack again, or pack the run again."
+            )
+    overrides = {**description["config"], "use_gpu": device != "cpu", "tensorboard": False}
+    config = MMConfig(None, None, (), overrides)
+    state = load_checkpoint(folder / MODEL)
+    try:
+        dataset = PackedDataset(config, state["dataset"], folder)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} was packed by another version of recbole_mm ({error!r}); pack the run again."
+        ) from error
+    model_class = with_late_parts(config.model_class, config["score_parts"])
+    model = model_class(config, dataset).to(config["device"])
+    _load(model, state, folder)
+    names = json.loads((folder / ITEMS).read_text(encoding="utf-8"))
+    items = Catalogue(names["ids"], names["titles"], dataset.train_counts)
+    return Restored(config, model, dataset, items, folder)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / PACK
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise ValueError(f"its format is {found['format']!r}, expected {FORMAT!r}")
+        if not {ITEMS, MODEL} <= set(found["sha256"]) or not isinstance(found["config"], dict):
+            raise ValueError("it names no files or no settings")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is no pack of this version ({error}). Pack the run again."
+        ) from error
+    return dict(found)
+
+
+def _load(model: AbstractRecommender, state: Mapping[str, Any], folder: Path) -> None:
+    """Put weights, and what the model declares besides, into a new model."""
+    differences = state_differences(model.state_dict(), state["weights"])
+    if differences:
+        raise CheckpointError(
+            f"the weights in {folder} do not fit the model:\n  " + "\n  ".join(differences)
+        )
+    model.load_state_dict(state["weights"])
+    model.load_other_parameter(to_device(state["other"], model.device))

@@ -1,0 +1,1 @@
+"""Recommendations over HTTP; needs the extra ``serve``."""

@@ -1,0 +1,163 @@
+"""Items after training: content from their own vectors, what is learned by id filled."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_mm import cli
+from recbole_mm.data.itememb import write_itememb
+from recbole_mm.errors import DataError, EncodeError, FeatureError
+from recbole_mm.evaluation.new_items import fill_unseen, nearest_known
+from recbole_mm.serve.recommender import Recommender
+
+SESSIONS = [["i0003", "i0017"], ["i0030"], ["i0041", "i0007", "i0020"]]
+
+
+def twin_of(recommender: Recommender, item: str) -> tuple[list[dict], dict]:
+    """Return a new item with the vectors and columns of a known one, and one without any."""
+    dataset = recommender.restored.dataset
+    number = recommender.items.index[item]
+    columns = dataset.item_columns
+    row = {name: columns.cells[name][number] for name in columns.types}
+    features = dataset.item_features
+    tables = features.tables if features is not None else {}
+    vectors = {name: {"twin": table[number].numpy()} for name, table in tables.items()}
+    return [{"item_id": "twin", **row}, {"item_id": "bare"}], vectors
+
+
+@pytest.mark.parametrize("policy", ["neighbours", "zero"])
+@pytest.mark.parametrize(
+    "model", ["SRIM", "AlterRec", "MDSRec", "MMSBR", "ContentKNN", "SASRec", "SASRecF", "Pop"]
+)
+def test_known_items_keep_their_scores_and_new_ones_get_some(model, policy, packed) -> None:
+    known = Recommender.load(packed(model))
+    longer = known.with_new_items(*_with_policy(twin_of(known, "i0005"), policy))
+    sessions = [[known.items.index[item] for item in session] for session in SESSIONS]
+    before = known.scorer.scores(known.scorer.rows(sessions))
+    after = longer.scorer.scores(longer.scorer.rows(sessions))
+    count = len(known.items)
+    assert after.shape[1] == count + 2 and longer.items.tokens[count:] == ["twin", "bare"]
+    torch.testing.assert_close(after[:, :count], before, rtol=1e-5, atol=1e-6)
+    assert after[:, count:].isfinite().all()
+    found = longer.recommend([["twin"], ["twin", "i0003"], ["bare"]], 62)
+    assert all(one.note == "" and len(one.items) == 62 for one in found)
+    # What was loaded is as it was.
+    assert torch.equal(known.scorer.scores(known.scorer.rows(sessions)), before)
+
+
+def _with_policy(given: tuple[list[dict], dict], policy: str) -> tuple[list[dict], str, dict]:
+    return given[0], policy, given[1]
+
+
+def test_the_content_part_of_a_twin_is_that_of_its_like(packed) -> None:
+    known = Recommender.load(packed("AlterRec"))
+    longer = known.with_new_items(*_with_policy(twin_of(known, "i0005"), "zero"))
+    rows = longer.scorer.rows([[3, 17], [30]])
+    parts = longer.restored.model.score_parts(rows)
+    like, twin, bare = longer.items.index["i0005"], longer.items.index["twin"], -1
+    torch.testing.assert_close(parts["text"][:, twin], parts["text"][:, like])
+    # Nothing is known of its id: its row is zero, like that of any other new item.
+    torch.testing.assert_close(parts["id"][:, twin], parts["id"][:, bare])
+    assert ((parts["id"][:, like] - parts["id"][:, twin]).abs() > 1e-3).all()
+    cosines = Recommender.load(packed("ContentKNN"))
+    longer = cosines.with_new_items(*_with_policy(twin_of(cosines, "i0005"), "zero"))
+    scores = longer.scorer.scores(longer.scorer.rows([[3, 17], [5]]))
+    torch.testing.assert_close(
+        scores[:, longer.items.index["twin"]], scores[:, longer.items.index["i0005"]],
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+
+
+def test_neighbours_by_hand(packed) -> None:
+    """The mean of the ten trained items of the largest cosine; the twin is the first of them."""
+    known = Recommender.load(packed("AlterRec"))
+    longer = known.with_new_items(*_with_policy(twin_of(known, "i0005"), "neighbours"))
+    features = known.restored.dataset.item_features
+    table, mask = features.tables["text"].numpy(), features.masks["text"].numpy()
+    like = known.items.index["i0005"]
+    lengths = np.linalg.norm(table, axis=1) * np.linalg.norm(table[like])
+    cosines = np.where(mask, table @ table[like] / np.where(lengths > 0, lengths, 1), -2)
+    cosines[known.items.clicks == 0] = -2
+    nearest = np.argsort(-cosines)[:10]
+    assert nearest[0] == like
+    name = next(n for n, w in known.restored.model.named_parameters() if len(w) == len(known.items))
+    before = dict(known.restored.model.named_parameters())[name].detach().numpy()
+    after = dict(longer.restored.model.named_parameters())[name].detach().numpy()
+    np.testing.assert_allclose(after[len(known.items)], before[nearest].mean(axis=0), rtol=1e-5)
+    assert not after[len(known.items) + 1].any()
+
+
+def test_unseen_items_are_filled_in_place(packed) -> None:
+    restored = Recommender.load(packed("AlterRec")).restored
+    clicks = restored.items.clicks.copy()
+    clicks[[5, 8]] = 0
+    near = nearest_known(restored.dataset.item_features, clicks, np.array([5, 8]))
+    assert not {5, 8} & set(near.flatten().tolist())
+    weight = dict(restored.model.named_parameters())
+    before = {name: one.detach().clone() for name, one in weight.items()}
+    filled = fill_unseen(restored.model, len(clicks), np.array([5, 8]), near)
+    assert filled and set(filled) < set(weight)
+    for name, one in weight.items():
+        expected = before[name]
+        if name in filled:
+            expected[5], expected[8] = before[name][near[0]].mean(0), before[name][near[1]].mean(0)
+        torch.testing.assert_close(one.detach(), expected)
+
+
+def test_bad_new_items_are_named(packed) -> None:
+    known = Recommender.load(packed("AlterRec"))
+    for rows, error, message in (
+        ([], DataError, "there are no new items"),
+        ([{"item_id": "i0003"}], DataError, "known already"),
+        ([{"item_id": "n"}, {"item_id": "n"}], DataError, "there twice"),
+        ([{"title": "x"}], DataError, "empty"),
+    ):
+        with pytest.raises(error, match=message):
+            known.with_new_items(rows)
+    for vector, message in (([1.0], "expected"), ([float("nan")] * 12, "finite"), ("x", "numbers")):
+        with pytest.raises(FeatureError, match=message):
+            known.with_new_items([{"item_id": "n"}], vectors={"text": {"n": vector}})
+    with pytest.raises(DataError, match="neighbours or zero"):
+        known.with_new_items([{"item_id": "n"}], "mean")
+    priced = Recommender.load(packed("MMSBR"))
+    with pytest.raises(DataError, match="the price of the new item 'n' is 'cheap'"):
+        priced.with_new_items([{"item_id": "n", "price": "cheap"}])
+
+
+def test_the_command_takes_a_table_and_vectors(packed, tmp_path, capsys) -> None:
+    pack = packed("ContentKNN")
+    table = Recommender.load(pack).restored.dataset.item_features.tables["text"].numpy()
+    write_itememb(tmp_path / "v.itememb", "text", ["new"], table[[6]])
+    (tmp_path / "new.csv").write_text("item_id,title,class\nnew,A new thing,kind1\n")
+    (tmp_path / "s.jsonl").write_text('["i0005"]\n["new"]\n')
+    command = [
+        "recommend", f"--run={pack}", f"--sessions={tmp_path / 's.jsonl'}", "--topk=4",
+        f"--new_items={tmp_path / 'new.csv'}", f"--new_vectors=text={tmp_path / 'v.itememb'}",
+        f"--output={tmp_path / 'o.jsonl'}",
+    ]  # fmt: skip
+    assert cli.main(command) == 0, capsys.readouterr()
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    items = [[item["item_id"] for item in line["items"]] for line in lines]
+    # Item 6 is i0005, and each is the most like the other; own items may come last.
+    assert items[0].index("new") < 2 and items[1].index("i0005") < 2
+    capsys.readouterr()
+    assert lines[1]["skipped"] == 0 and lines[1]["note"] == ""
+    title = next(item["title"] for item in lines[0]["items"] if item["item_id"] == "new")
+    assert title == "A new thing"
+    for wrong in (["--new_items=none.csv"], ["--new_vectors=text"], ["--new_vectors=text=none"]):
+        assert cli.main([*command[:4], *wrong]) == 2
+        assert capsys.readouterr().err.startswith("error: "), wrong
+
+
+def test_vectors_that_count_words_cannot_take_new_texts(packed) -> None:
+    restored = Recommender.load(packed("AlterRec")).restored
+    about = {"name": "tfidf", "revision": "1", "fitted_on": "sha256:0"}
+    restored.dataset.state["recipes"]["text"] = {
+        "encoder": about, "fields": ["title"], "field_pooling": "join", "from_pictures": False,
+    }  # fmt: skip
+    with pytest.raises(EncodeError, match="cannot take new ones"):
+        Recommender(restored).with_new_items([{"item_id": "n", "title": "a thing"}])
