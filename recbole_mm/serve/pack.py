@@ -17,7 +17,7 @@ import torch
 
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import CheckpointError
-from recbole_mm.files import atomic_write, sha256_file
+from recbole_mm.files import atomic_write, read_json, sha256_file
 from recbole_mm.model.parts.late_model import with_late_parts
 from recbole_mm.serve.card import CARD, card_page, model_card
 from recbole_mm.serve.catalogue import Catalogue
@@ -190,7 +190,7 @@ def read_pack(folder: str | Path, device: str = "cpu") -> Restored:
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / PACK
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if found["format"] != FORMAT:
             raise ValueError(f"its format is {found['format']!r}, expected {FORMAT!r}")
         if not {ITEMS, MODEL} <= set(found["sha256"]) or not isinstance(found["config"], dict):

@@ -118,7 +118,7 @@ def fuzz_command_line(good: Path, work: Path, n: int, seed: int) -> Iterator[tup
             story = _escape(lambda argv=argv, code=code: code.append(run_command(argv)))  # type: ignore[misc]
             if code and code[0] not in CODES:
                 story += f"\nexit code {code[0]}"
-            changed = _changed(before, _hashes(work), ("out/*", "table*", "saved/*"))
+            changed = _changed(before, _hashes(work), ("out/*", "table*", "report*", "saved/*"))
             if story or changed:
                 yield number, f"{story}\nfiles changed: {changed}\narguments: {argv}"
     finally:

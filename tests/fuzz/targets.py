@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from recbole_mm import cli, key_table, registry, yaml_files
-from recbole_mm.compare.tables import write_report
+from recbole_mm.compare.report import write_report
 from recbole_mm.config import MMConfig
 from recbole_mm.data.card import load_dataset_card
 from recbole_mm.data.itememb import itememb_path, read_itememb
@@ -211,8 +211,8 @@ TARGETS = [
     Target("value", "value.txt", _value),
     Target("checkpoint", "state.safetensors", lambda f: load_checkpoint(f / "state.safetensors")),
     Target("result", "runs/Pop-s1/result.json", lambda f: (read_result(f / "runs" / "Pop-s1"),
-           write_report(f)), ("table*",)),
-    Target("plan", "plan.json", write_report, ("table*",)),
+           write_report(f)), ("table*", "report*")),
+    Target("plan", "plan.json", write_report, ("table*", "report*")),
     Target("resume: config", "runs/Pop-s1/config.yaml", _resume, RUN),
     Target("resume: last", "runs/Pop-s1/last.safetensors", _resume, RUN),
     Target("table of interactions", "raw.csv", _tabular, OUT),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from recbole_mm.compat import prepare_torchvision
 from recbole_mm.encode.image.encoders import GOOGLENET, Clip, GoogLeNet, PictureEncoder
 from recbole_mm.encode.source import About, EncoderSource
 from recbole_mm.errors import EncodeError
+from recbole_mm.files import read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ def encoder_class(source: EncoderSource) -> type[PictureEncoder]:
 def _model_type(folder: Path) -> str:
     """Return what kind of model ``config.json`` says a folder holds, or nothing."""
     try:
-        plain = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        plain = read_json(folder / "config.json")
     except (OSError, ValueError):
         return ""
     return str(plain.get("model_type", "")) if isinstance(plain, dict) else ""

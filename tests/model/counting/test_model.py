@@ -11,7 +11,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recbole_mm.errors import FeatureError
-from recbole_mm.model.counting.content import cosine_partners, tfidf
+from recbole_mm.model.counting.content import content_partners, cosine_partners, tfidf
 
 TITLES = ["red lamp", "red lamp shade", "blue lamp", "blue chair", "red chair"]
 OPEN = ("rule", "decay", "beta", "own_last")
@@ -62,6 +62,17 @@ def test_vectors_of_a_modality(make, rows):
     scores = model.full_sort_predict(rows([3])).numpy()[0, 1:]
     np.testing.assert_allclose(scores, [0.5**0.5, 0.5**0.5, 1, 0.5**0.5, 0], atol=2e-6)
     assert model.settings.feature_files(()) == ("image",)
+
+
+def test_an_item_whose_vector_is_made_up_is_nobodys_partner(make_dataset):
+    """With missing_features: mean such an item has a row in the table, but is not in the mask."""
+    vectors = torch.tensor([[0.0, 0], [3, 1], [1, 2], [1, 1], [1, 3], [2, 2]])
+    dataset = make_dataset([[1, 2, 3]], 6, features={"image": vectors}, missing=[5])
+    dataset.item_features.tables["image"][5] = torch.tensor([2.0, 2.0])
+    partners = content_partners(dataset, "image", 6).toarray()
+    assert np.isfinite(partners).all()
+    assert not partners[5].any() and not partners[:, 5].any()
+    assert partners[3, 4] == pytest.approx(4 / math.sqrt(20))
 
 
 def test_no_text_is_said(make):
