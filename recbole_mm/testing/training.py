@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from recbole_mm.evaluation.hooks import HasLateFit, HasStartEpoch
 from recbole_mm.files import BEST, LAST
+from recbole_mm.model.parts.late_model import LateSum
 from recbole_mm.testing.case import (
     OTHER_TEST,
     WIDE,
@@ -142,6 +143,8 @@ def check_overfits(case: Case) -> str | None:
     if not case.learns:
         return _NO_GRADIENTS
     goal, model, rows = case.overfit, case.twin(), _made_up_rows(case)
+    if isinstance(model, LateSum):
+        model.late = {}  # What was fitted on other rows is not learnt here.
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(weights, goal.learning_rate)
     hit = 0.0
