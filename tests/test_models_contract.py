@@ -148,6 +148,7 @@ TABLE = {
 
 # Rows that read item features, so that an item without any says something.
 READ_FEATURES = (
+    "SRIM hybrid", "NFRec hybrid", "AlterRec hybrid", "MDSRec hybrid", "MMSBR hybrid",
     "SRIM", "SRIM paper", "NFRec", "NFRec concat", "NFRec text", "AlterRec", "AlterRec official",
     "AlterRec aug", "MDSRec", "MDSRec paper", "MDSRec text", "MMSBR", "MMSBR no image",
     "MMSBR no price", "MMSBR official", "ContentKNN", "Counting text",
