@@ -12,6 +12,8 @@ from typing import Any
 from recbole_mm import registry
 from recbole_mm.compare.execute import compare as compare_rows
 from recbole_mm.encode.image.job import encode_image
+from recbole_mm.encode.price import MODALITY as PRICE
+from recbole_mm.encode.price import encode_price
 from recbole_mm.encode.text.job import encode_text
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.execute import run as run_once
@@ -118,21 +120,22 @@ def encode(
     feature_path: str | Path | None = None,
     **options: Any,
 ) -> Path:
-    """Turn texts or pictures of the items into a feature file.
+    """Turn texts, pictures or prices of the items into a feature file.
 
     Parameters
     ----------
     dataset
         Name of the data set.
     modality
-        ``"text"``, ``"image"``, or another name for the file.
+        ``"text"``, ``"image"``, ``"price"``, or another name for the file.
     data_path
         Folder that holds one folder per data set.
     feature_path
         Folder of the feature file; where runs look for it if left out.
     **options
         Those of `recbole_mm.encode.encode_text` (``encoder``, ``fields``, ``pooling``, ...) or,
-        with ``images``, ``image_col`` or modality ``image``, of `recbole_mm.encode.encode_image`.
+        with ``images``, ``image_col`` or modality ``image``, of `recbole_mm.encode.encode_image`;
+        with modality ``price``, of `recbole_mm.encode.price.encode_price`.
 
     Returns
     -------
@@ -147,6 +150,8 @@ def encode(
     folder = Path(data_path or default_data_path()) / dataset
     ensure_dataset(dataset, folder)
     out = feature_path or default_feature_path(folder, dataset)
+    if modality == PRICE:
+        return encode_price(folder, dataset, Path(out), **options)
     pictures = modality == "image" or any(name in options for name in _PICTURES)
     job = encode_image if pictures else encode_text
     return job(folder, dataset, out, modality=modality, **options)

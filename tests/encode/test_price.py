@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import recbole_mm
 from recbole_mm.cli import main
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.encode.price import price_vectors
@@ -62,3 +63,9 @@ def test_a_missing_column_is_said(shop: Path, capsys: pytest.CaptureFixture[str]
     (shop / "shop" / "shop.item").write_text("item_id:token\ttitle:token\ni1\tlamp\n", "utf-8")
     assert main(["encode", "--dataset=shop", f"--data_path={shop}", "--modality=price"]) == 2
     assert "expected a column price with prices; its columns are" in capsys.readouterr().err
+
+
+def test_the_function_of_the_package_makes_the_same(shop: Path) -> None:
+    made = recbole_mm.encode("shop", modality="price", data_path=shop, feature_path=shop / "out")
+    assert made == shop / "out" / "shop.price.itememb"
+    assert list(read_itememb(made, "price").ids) == ["i0", "i1", "i4"]
