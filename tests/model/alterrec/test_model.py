@@ -293,3 +293,18 @@ def test_a_rank_behind_the_catalogue_is_cut(build, caplog):
     caplog.set_level(logging.INFO, "recbole_mm")
     assert build(hard_negative_end_rank=20_000).sampler.window == (2, 8)
     assert "cut to the 8 items" in caplog.text
+
+
+def test_own_items_are_no_negatives_where_they_are_struck_out(build, dataset):
+    """The full loss is a softmax over the items that the row does not hold, and the target."""
+    rows, quiet = dataset.inter_feat, {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+    model = build(negative_sampling="full", train_own_items="mask", **quiet)
+    model.start_epoch(0)
+    with torch.no_grad():
+        found = float(model.train().calculate_loss(rows))
+        scores = model.eval().score_parts(rows)[model.plan.branch]
+    losses = []
+    for row, target, items in zip(scores, rows["item_id"], rows["item_id_list"], strict=True):
+        kept = [j for j in range(1, N_ITEMS) if j == target or j not in items]
+        losses.append(torch.logsumexp(row[kept], dim=0) - row[target])
+    assert found == pytest.approx(float(torch.stack(losses).mean()), abs=1e-4)
