@@ -17,7 +17,7 @@ from recbole_mm import yaml_files
 from recbole_mm.compare.jobs import Job
 from recbole_mm.compare.results import PLAN, Plan, PlannedRow
 from recbole_mm.errors import ConfigError
-from recbole_mm.files import atomic_write, sha256_file
+from recbole_mm.files import atomic_write, remove_unfinished, sha256_file
 
 BASELINE = "SASRec"
 
@@ -238,5 +238,6 @@ def write_plan(
         for spec, jobs in plan
     ]
     written: Plan = {"baseline": baseline, "rows": rows}
+    remove_unfinished(folder, PLAN)
     with atomic_write(folder / PLAN) as stream:
         json.dump(written, stream, indent=1)

@@ -10,7 +10,7 @@ from recbole_mm.compare.results import Row, check_comparable, floor_row, read_ro
 from recbole_mm.compare.sections import comparison_page
 from recbole_mm.compare.tables import comma_separated, markdown
 from recbole_mm.errors import ConfigError
-from recbole_mm.files import atomic_write
+from recbole_mm.files import atomic_write, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def write_report(folder: str | Path, baseline: str | None = None) -> Path:
     check_comparable(rows)
     rows = with_floor(rows)
     against = _baseline(rows, baseline, planned)
+    for name in (TABLE, CSV, TEX, PAGE):
+        remove_unfinished(folder, name)
     with atomic_write(folder / TABLE) as stream:
         stream.write(markdown(rows, against))
     with atomic_write(folder / CSV) as stream:

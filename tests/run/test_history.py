@@ -126,7 +126,7 @@ def test_result_and_text_say_that_the_history_is_masked(data: Path, tmp_path: Pa
     assert keep["counts"] == mask["counts"]
     assert "HISTORY MASKED" not in format_result(results["keep"])
     shown = format_result(results["mask"])
-    assert "SASRec (sound) on toy [SYNTHETIC] [HISTORY MASKED]\n" in shown
+    assert "SASRec on toy [SYNTHETIC] [HISTORY MASKED]\n" in shown
     lost = mask["counts"]["test_targets_in_history"]
     assert f"{lost} test target(s) are struck out" in shown
 

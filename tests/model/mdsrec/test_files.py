@@ -51,7 +51,8 @@ def test_pairs_come_from_training_sessions_alone(tmp_path, train_prefixes):
     # Two shoppers whose last two items are held out, and others that share no item with them.
     sessions = [list("abcdb"), list("cadbac"), *([list("vwxyz")] * 3)]
     folder = write_shop(tmp_path, sessions)
-    made = prepare(folder, "shop", split_by="leave_one_out", train_prefixes=train_prefixes)
+    few = {"topk": [5], "valid_metric": "NDCG@5"}
+    made = prepare(folder, "shop", split_by="leave_one_out", train_prefixes=train_prefixes, **few)
     ids = made.dataset.field2token_id["item_id"]
     injection = made.model.injection
     parts = (injection.value.numpy(), injection.col.numpy(), injection.crow.numpy())
