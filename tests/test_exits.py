@@ -114,9 +114,14 @@ def ask_to_end(number: int, **options: object) -> tuple[int, str]:
     return process.returncode, said
 
 
+def hears() -> None:
+    """Let a process hear SIGHUP, even where the tests themselves run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_request_to_end_is_like_ctrl_c(name: str) -> None:
-    assert ask_to_end(getattr(signal, name)) == (130, "interrupted\n")
+    assert ask_to_end(getattr(signal, name), preexec_fn=hears) == (130, "interrupted\n")
 
 
 def test_nohup_is_respected() -> None:
@@ -132,6 +137,7 @@ def test_a_lost_terminal_keeps_the_last_epoch(tmp_path: Path) -> None:
         [sys.executable, "-m", "recbole_mm", "run", "--model=SASRec", "--dataset=Cellphones",
          DATA, *keys, "--stopping_step=9000", f"--run_folder={folder}"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hears,
     )  # fmt: skip
     deadline = time.monotonic() + 240
     while not (folder / "last.safetensors").exists() and time.monotonic() < deadline:
