@@ -11,10 +11,8 @@ from typing import Any
 
 from recbole_mm import registry
 from recbole_mm.compare.execute import compare as compare_rows
-from recbole_mm.encode.image.job import encode_image
 from recbole_mm.encode.price import MODALITY as PRICE
 from recbole_mm.encode.price import encode_price
-from recbole_mm.encode.text.job import encode_text
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.execute import run as run_once
 from recbole_mm.run.record import RunResult
@@ -147,6 +145,9 @@ def encode(
     recbole_mm.MMError
         The data set, its texts or pictures, or the encoder are missing.
     """
+    # Not above: pictures need packages of an extra, and training does not.
+    from recbole_mm.encode import encode_image, encode_text
+
     folder = Path(data_path or default_data_path()) / dataset
     ensure_dataset(dataset, folder)
     out = feature_path or default_feature_path(folder, dataset)

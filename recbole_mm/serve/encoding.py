@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from recbole_mm.data.atomic import write_atomic
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.data.session_dataset import feature_files
-from recbole_mm.encode import encode_image, encode_text
 from recbole_mm.encode.image.files import picture_name
 from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.errors import EncodeError
@@ -106,6 +105,8 @@ def _texts(
     columns: Mapping[str, Sequence[Any]],
 ) -> Path:
     """Encode the text columns of the recipe."""
+    from recbole_mm.encode import encode_text
+
     fields = [name for name in recipe["fields"] if name in columns]
     if not fields:
         raise EncodeError(
@@ -131,7 +132,9 @@ def _pictures(
     ids: Sequence[str],
     columns: Mapping[str, Sequence[Any]],
 ) -> Path:
-    """Encode the pictures that the column `image` names."""
+    """Encode the pictures that the column `image` names; they need packages of an extra."""
+    from recbole_mm.encode import encode_image
+
     frame = pd.DataFrame({"item_id": list(ids)})
     write_atomic(folder / f"{_NAME}.item", frame, {"item_id": "token"})
     place = folder / "pictures"
