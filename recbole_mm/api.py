@@ -145,14 +145,16 @@ def encode(
     recbole_mm.MMError
         The data set, its texts or pictures, or the encoder are missing.
     """
-    # Not above: pictures need packages of an extra, and training does not.
-    from recbole_mm.encode import encode_image, encode_text
-
     folder = Path(data_path or default_data_path()) / dataset
     ensure_dataset(dataset, folder)
     out = feature_path or default_feature_path(folder, dataset)
     if modality == PRICE:
         return encode_price(folder, dataset, Path(out), **options)
-    pictures = modality == "image" or any(name in options for name in _PICTURES)
-    job = encode_image if pictures else encode_text
-    return job(folder, dataset, out, modality=modality, **options)
+    # Imported here: what pictures need is an extra.
+    if modality == "image" or any(name in options for name in _PICTURES):
+        from recbole_mm.encode import encode_image
+
+        return encode_image(folder, dataset, out, modality=modality, **options)
+    from recbole_mm.encode import encode_text
+
+    return encode_text(folder, dataset, out, modality=modality, **options)
