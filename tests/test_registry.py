@@ -78,7 +78,7 @@ def test_every_listed_model_resolves_and_has_its_class_in_the_file() -> None:
         ("SASREC", "unknown model 'SASREC'. Did you mean SASRec"),
         ("SASRce", "Did you mean SASRec"),
         ("srim", "Did you mean SRIM"),
-        ("Xyzzy", "Known models: AlterRec, Blend, .*, SessionRules, ADMMSLIM"),
+        ("Xyzzy", "Known models: .*AlterRec, .*ADMMSLIM"),
         ("S3Rec", "'S3Rec' is not supported: it is trained in two stages"),
         ("FM", "'FM' is not supported: context_aware models"),
         ("CKE", "'CKE' is not supported: knowledge_aware models"),
