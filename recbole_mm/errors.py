@@ -27,6 +27,10 @@ class EncodeError(MMError):
     """An encoder, or something it needs, is missing or failed."""
 
 
+class NothingEncodedError(EncodeError):
+    """An encoder made no vector of any of the contents it was given."""
+
+
 class CheckpointError(MMError):
     """A checkpoint is missing, damaged, or belongs to another run."""
 

@@ -50,10 +50,15 @@ _CORE = (
 )
 
 
+# Set by a process that starts a command, and holds the other end of its standard input.
+WATCHED = "RECBOLE_MM_WATCHED"
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command and return the exit code; errors a user can mend are printed in one line."""
     if threading.current_thread() is threading.main_thread():
         _end_softly()
+        _end_with_parent()
     try:
         code = command()
         _flush()
@@ -94,6 +99,27 @@ def _end_softly() -> None:
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
         signal.signal(hangup, signal.default_int_handler)
+
+
+def _end_with_parent() -> None:
+    """End when the process that started this command is gone, as after SIGKILL.
+
+    A run that lived on would keep its folder locked, and the next comparison out of it.
+    """
+    # What this process starts itself has another standard input.
+    if os.environ.pop(WATCHED, ""):
+        threading.Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    """Wait for the end of the standard input, which the system closes with its last holder."""
+    with suppress(OSError):
+        while os.read(0, 1):
+            pass
+    with suppress(OSError):
+        os.write(2, b"error: ended, because the process that started this run is gone\n")
+    # At once: what is on disk is whole at any moment, and the last epoch is among it.
+    os._exit(130)
 
 
 def _flush() -> None:

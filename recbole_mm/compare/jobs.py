@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recbole_mm.compare.results import last_error
 from recbole_mm.errors import ConfigError
+from recbole_mm.exits import WATCHED
 from recbole_mm.files import LAST
 from recbole_mm.run.record import read_result
 from recbole_mm.times import time_left
@@ -74,7 +75,7 @@ def run_jobs(jobs: Sequence[Job], side_by_side: int = 1) -> None:
                     job = waiting.pop(0)
                     running[job] = _start(job, side_by_side)
                 for job in [job for job, process in running.items() if process.poll() is not None]:
-                    code, done = running.pop(job).returncode, done + 1
+                    code, done = _ended(running.pop(job)), done + 1
                     left = len(waiting) + len(running)
                     _note_end(job, code, _progress(started, done, left))
                     bar.update()
@@ -96,15 +97,23 @@ def _start(job: Job, side_by_side: int) -> subprocess.Popen[bytes]:
         log.flush()
         return subprocess.Popen(
             [sys.executable, "-m", "recbole_mm", *arguments],
-            stdin=subprocess.DEVNULL,
+            # Nothing is written: its end tells the run that this process is gone.
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=_environment(side_by_side),
         )
 
 
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Return the exit code of a process that ended, and close what it read from."""
+    if process.stdin is not None:
+        process.stdin.close()
+    return int(process.returncode)
+
+
 def _environment(side_by_side: int) -> dict[str, str]:
-    """Return the environment of a run: threads, and this very package."""
+    """Return the environment of a run: threads, this very package, an eye on this process."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     threads = max(1, cores // side_by_side)
@@ -112,7 +121,7 @@ def _environment(side_by_side: int) -> dict[str, str]:
         threads = min(threads, int(os.environ["OMP_NUM_THREADS"]))
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-    share = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    share = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), WATCHED: "1"}
     return {**os.environ, **share, "PYTHONPATH": path}
 
 
@@ -142,7 +151,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for seconds, number in _PATIENCE:
         try:
             process.wait(timeout=seconds)
-            return
+            break
         except subprocess.TimeoutExpired:
             process.send_signal(number)
     process.wait()
+    _ended(process)

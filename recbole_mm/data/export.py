@@ -49,6 +49,12 @@ def export_benchmark(dataset: SessionDataset, folder: str | Path) -> Path:
             "history: mask cannot be exported: stock RecBole ranks the items of a sequential "
             "model's history like all others, so its metrics will differ."
         )
+    if dataset.held_out.any():
+        logger.warning(
+            "cold_items: the %d items held out stand in no training row of the export. Stock "
+            "RecBole ranks them by weights as they were drawn and reports no metrics of them "
+            "apart; here new_item_ids fills them.", int(dataset.held_out.sum())
+        )  # fmt: skip
     target = Path(folder) / name
     for part in PARTS:
         frame, types = _rows_frame(dataset, part)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbole_mm.errors import CheckpointError
+from recbole_mm.files import read_json
 from recbole_mm.run.record import marks, read_result
 
 if TYPE_CHECKING:
@@ -52,6 +55,26 @@ def model_card(restored: Restored) -> dict[str, Any]:
         "fingerprint": record["fingerprint"],
         "versions": record["versions"],
     }
+    return card
+
+
+def read_card(pack: Path) -> dict[str, Any]:
+    """Return the card of a pack.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing or damaged.
+    """
+    path = pack / CARD
+    try:
+        card = read_json(path)
+        if not isinstance(card, dict):
+            raise ValueError(f"it holds a {type(card).__name__}, expected a dictionary")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no model card ({error}). Pack the run again.") from error
     return card
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,14 @@ from recbole_mm.data.atomic import write_atomic
 from recbole_mm.data.itememb import read_itememb
 from recbole_mm.data.session_dataset import feature_files
 from recbole_mm.encode.image.files import picture_name
-from recbole_mm.encode.manifest import load_manifest, manifest_path
-from recbole_mm.errors import EncodeError
+from recbole_mm.encode.manifest import Manifest, load_manifest, manifest_path
+from recbole_mm.errors import EncodeError, MMError, NothingEncodedError
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
+    from recbole_mm.encode.text.tfidf import FittedState
+
+logger = logging.getLogger(__name__)
 
 Recipe = Mapping[str, Any]
 Vectors = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -41,14 +46,66 @@ def recipes(dataset: SessionDataset) -> dict[str, Any]:
                 "fields": list(manifest.fields),
                 "field_pooling": manifest.field_pooling,
                 "from_pictures": bool(manifest.pictures),
+                "fitted": _fitted(dataset, manifest, tuple(map(Path, files.folders))),
             }
     return found
 
 
+def _fitted(
+    dataset: SessionDataset, manifest: Manifest, places: tuple[Path, ...]
+) -> FittedState | None:
+    """Return what an encoder that was fitted on the catalogue's texts fitted; None for others.
+
+    It is fitted once more, on the same texts. Where that does not give the vectors of the file,
+    there is None, too, and new texts will be refused.
+    """
+    if not manifest.encoder.get("fitted_on"):
+        return None
+    config, made = dataset.config, manifest.encoder
+    texts = tuple(manifest.fields), manifest.field_pooling, config["ITEM_ID_FIELD"]
+    folder = Path(config["data_path"])
+    try:
+        state = _fitted_again(folder, config["dataset"], *texts, places, made["fitted_on"])
+    except MMError as error:
+        state = None
+        logger.debug("%s", error)
+    if state is None or state["revision"] != made.get("revision"):
+        logger.warning(
+            "the texts of %s, or scikit-learn, are not those of its %s vectors any more: new "
+            "items will need --new_vectors. Encode again and train again for a pack that takes "
+            "new texts.", config["dataset"], manifest.modality,
+        )  # fmt: skip
+        return None
+    return state
+
+
+@lru_cache(maxsize=2)
+def _fitted_again(
+    folder: Path,
+    dataset: str,
+    fields: tuple[str, ...],
+    field_pooling: str,
+    item_field: str,
+    places: tuple[Path, ...],
+    fitted_on: str,
+) -> FittedState | None:
+    """Fit on the texts of a data set, if they are those that were fitted on."""
+    from recbole_mm.encode.text.fields import item_file, item_texts
+    from recbole_mm.encode.text.job import text_contents
+    from recbole_mm.encode.text.tfidf import TfidfEncoder, corpus_hash
+
+    items = item_texts(folder, dataset, fields, item_field, places)
+    contents = text_contents(items, field_pooling).values()
+    texts = [text for content in contents for _, text in content.units]
+    if corpus_hash(texts) != fitted_on:
+        return None
+    return TfidfEncoder(texts, item_file(folder, dataset)).state()
+
+
 def encode_new(
     recipe: Recipe, modality: str, ids: Sequence[str], columns: Mapping[str, Sequence[Any]]
-) -> Vectors:
-    """Return vectors ``(M, d)`` of new items, and which of them have one ``(M,)``.
+) -> Vectors | None:
+    """Return vectors ``(M, d)`` of new items, and which of them have one ``(M,)``; None for none.
 
     Parameters
     ----------
@@ -64,19 +121,22 @@ def encode_new(
     Raises
     ------
     EncodeError
-        The encoder is not on this machine, is another version, or counts words of the catalogue.
+        The encoder is not on this machine, is another version, or was fitted on other texts.
     """
     about = recipe["encoder"]
-    if about.get("fitted_on"):
+    if about.get("fitted_on") and not recipe["fitted"]:
         raise EncodeError(
-            f"the {modality} vectors were made by {about.get('name')}, which counts the words of "
-            "all items and cannot take new ones. Give vectors with --new_vectors, or train on "
-            "vectors of minilm."
+            f"the {modality} vectors were made by {about.get('name')}, which was fitted on texts "
+            "that had changed when the model was packed. Give vectors with --new_vectors, or "
+            "encode, train and pack again."
         )
     with tempfile.TemporaryDirectory(prefix="recbole_mm_") as name:
         folder = Path(name)
         encode = _pictures if recipe["from_pictures"] else _texts
-        path = encode(recipe, modality, folder, ids, columns)
+        try:
+            path = encode(recipe, modality, folder, ids, columns)
+        except NothingEncodedError:
+            return None
         made = load_manifest(manifest_path(path))
         found = read_itememb(path, modality)
     if made is not None and made.encoder.get("revision") != about.get("revision"):
@@ -118,7 +178,11 @@ def _texts(
     frame = pd.DataFrame({"item_id": list(ids), **cells})
     types = {"item_id": "token", **dict.fromkeys(fields, "token_seq")}
     write_atomic(folder / f"{_NAME}.item", frame, types)
-    asked = recipe["encoder"].get("asked", {})
+    asked = dict(recipe["encoder"].get("asked", {}))
+    if recipe["fitted"]:
+        from recbole_mm.encode.text.tfidf import TfidfEncoder
+
+        asked["fitted"] = TfidfEncoder.restored(recipe["fitted"])
     return encode_text(
         folder, _NAME, modality=modality, fields=fields, field_pooling=recipe["field_pooling"],
         encoder=recipe["encoder"]["name"], **asked,

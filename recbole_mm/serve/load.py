@@ -11,7 +11,7 @@ from recbole_mm.files import BEST, CONFIG
 from recbole_mm.run.members import blended
 from recbole_mm.run.prepared import prepare
 from recbole_mm.serve.catalogue import Catalogue
-from recbole_mm.serve.pack import BLEND, PACK, read_pack
+from recbole_mm.serve.pack import BLEND, PACK, read_pack, whole_pack
 from recbole_mm.serve.restored import Restored
 from recbole_mm.trainer.base import trainer_class
 
@@ -24,7 +24,7 @@ def load(folder: str | Path, device: str = "cpu") -> Restored:
     CheckpointError
         The folder is neither, or damaged.
     """
-    folder = Path(folder)
+    folder = whole_pack(Path(folder))
     if (folder / PACK).is_file():
         return read_pack(folder, device)
     if (folder / CONFIG).is_file() and (folder / BEST).is_file():

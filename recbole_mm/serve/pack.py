@@ -6,17 +6,25 @@ settings and whatever the model counted or fitted. All of it is data; nothing is
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import logging
+import os
+import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from recbole_mm.config import MMConfig
-from recbole_mm.errors import CheckpointError
+from recbole_mm.errors import CheckpointError, MMError
+from recbole_mm.exits import is_out_of_memory
 from recbole_mm.files import atomic_write, read_json, sha256_file
 from recbole_mm.model.parts.late_model import with_late_parts
 from recbole_mm.serve.card import CARD, card_page, model_card
@@ -58,8 +66,8 @@ def write_pack(restored: Restored, output: str | Path) -> Path:
     Raises
     ------
     CheckpointError
-        The folder holds something else, it is a pack already, the model keeps what no file can
-        hold, or the pack does not score as the run does.
+        The folder holds something else, it is a pack already, another process writes it, the model
+        keeps what no file can hold, or the pack does not score as the run does.
     """
     target = Path(output)
     if isinstance(restored.dataset, PackedDataset):
@@ -72,14 +80,54 @@ def write_pack(restored: Restored, output: str | Path) -> Path:
     if target.exists() and not (target / PACK).is_file() and any(target.iterdir()):
         raise CheckpointError(f"{target} holds something that is no pack; name another --output.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+    aside = tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent)
+    with _alone_with(target), aside as name:
         made = Path(name) / "pack"
         _write(restored, made)
         _check_scores(restored, made)
-        if target.exists():
-            target.rename(Path(name) / "old")
-        made.rename(target)
+        _put_in_place(made, target)
     return target
+
+
+def whole_pack(folder: Path) -> Path:
+    """Return the folder, or what it held before, where `pack` was killed while it replaced it."""
+    before = _before(folder)
+    return before if not folder.exists() and (before / PACK).is_file() else folder
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}."
+
+
+def _before(target: Path) -> Path:
+    """Return where a pack lies while another takes its place."""
+    return target.with_name(f"{_prefix(target)}old")
+
+
+def _put_in_place(made: Path, target: Path) -> None:
+    """Replace a pack; at any moment one is whole, see `whole_pack`."""
+    before = _before(target)
+    if target.exists():
+        shutil.rmtree(before, ignore_errors=True)
+        os.replace(target, before)
+    os.replace(made, target)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+@contextmanager
+def _alone_with(target: Path) -> Iterator[None]:
+    """Keep a second process away from a pack, and remove what a killed one left."""
+    prefix = _prefix(target)
+    try:
+        with FileLock(target.with_name(f"{prefix}lock"), timeout=0):
+            for left in target.parent.glob(f"{glob.escape(prefix)}*"):
+                if re.fullmatch("[a-z0-9_]{8}", left.name.removeprefix(prefix)) and left.is_dir():
+                    shutil.rmtree(left)
+            yield
+    except Timeout as error:
+        raise CheckpointError(
+            f"{target}: another process is packing there. Wait for it, or name another --output."
+        ) from error
 
 
 def _write(restored: Restored, folder: Path) -> None:
@@ -110,8 +158,15 @@ def _description(restored: Restored, folder: Path) -> dict[str, Any]:
         "dataset": config["dataset"],
         "config": plain,
         "recbole_mm": __version__,
+        "config_sha256": _config_digest(plain),
         "sha256": {name: sha256_file(folder / name) for name in (ITEMS, MODEL)},
     }
+
+
+def _config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the settings, in which a flipped digit could ask for any memory."""
+    plain = json.loads(json.dumps(config))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _write_json(path: Path, value: object) -> None:
@@ -140,7 +195,7 @@ def _check_scores(restored: Restored, folder: Path) -> None:
 def _scores_of(folder: Path, few: list[list[int]], device: str) -> torch.Tensor:
     """Restore a pack and return its scores of some sessions."""
     try:
-        made = read_pack(folder, "cpu" if device == "cpu" else "cuda").scorer
+        made = _restored(folder, "cpu" if device == "cpu" else "cuda").scorer
         return made.scores(made.rows(few))
     except CheckpointError:
         raise
@@ -162,7 +217,34 @@ def read_pack(folder: str | Path, device: str = "cpu") -> Restored:
     ConfigError
         The model is not known here; a third party's needs ``--plugins``.
     """
-    folder = Path(folder)
+    try:
+        return _restored(Path(folder), device)
+    except Exception as error:  # whatever a model makes of what is not its own
+        if isinstance(error, MMError) or is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{folder} holds what its model cannot be restored from ({type(error).__name__}: "
+            f"{error}): it was packed by another version of recbole_mm or of the model, or changed "
+            "since. Pack the run again."
+        ) from error
+
+
+def _restored(folder: Path, device: str) -> Restored:
+    """Build the model of a pack, and see that it scores."""
+    config = _read_config(folder, device)
+    state = load_checkpoint(folder / MODEL)
+    dataset = PackedDataset(config, state["dataset"], folder)
+    model_class = with_late_parts(config.model_class, config["score_parts"])
+    model = model_class(config, dataset).to(config["device"])
+    _load(model, state, folder)
+    items = _read_items(folder, dataset)
+    restored = Restored(config, model, dataset, items, folder)
+    restored.scorer.scores(restored.scorer.rows([[1]]))
+    return restored
+
+
+def _read_config(folder: Path, device: str) -> MMConfig:
+    """Return the settings of a pack whose files are those that were packed."""
     description = _read_description(folder)
     for name, expected in description["sha256"].items():
         if not (folder / name).is_file() or sha256_file(folder / name) != expected:
@@ -171,20 +253,18 @@ def read_pack(folder: str | Path, device: str = "cpu") -> Restored:
                 "Copy the pack again, or pack the run again."
             )
     overrides = {**description["config"], "use_gpu": device != "cpu", "tensorboard": False}
-    config = MMConfig(None, None, (), overrides)
-    state = load_checkpoint(folder / MODEL)
-    try:
-        dataset = PackedDataset(config, state["dataset"], folder)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder} was packed by another version of recbole_mm ({error!r}); pack the run again."
-        ) from error
-    model_class = with_late_parts(config.model_class, config["score_parts"])
-    model = model_class(config, dataset).to(config["device"])
-    _load(model, state, folder)
-    names = json.loads((folder / ITEMS).read_text(encoding="utf-8"))
-    items = Catalogue(names["ids"], names["titles"], dataset.train_counts)
-    return Restored(config, model, dataset, items, folder)
+    return MMConfig(None, None, (), overrides)
+
+
+def _read_items(folder: Path, dataset: PackedDataset) -> Catalogue:
+    """Read names and titles of the items; a ValueError says that there are others."""
+    names, count = read_json(folder / ITEMS), dataset.item_num
+    for name in ("ids", "titles"):
+        found = names[name]
+        texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
+        if not texts or len(found) != count:
+            raise ValueError(f"{ITEMS} does not hold {count} {name}")
+    return Catalogue(names["ids"], names["titles"], dataset.train_counts)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -195,6 +275,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
             raise ValueError(f"its format is {found['format']!r}, expected {FORMAT!r}")
         if not {ITEMS, MODEL} <= set(found["sha256"]) or not isinstance(found["config"], dict):
             raise ValueError("it names no files or no settings")
+        if found["config_sha256"] != _config_digest(found["config"]):
+            raise ValueError("its settings are not those that were packed")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_mm.errors import DataError
+from recbole_mm.errors import DataError, MMError
 
 if TYPE_CHECKING:
     import polars
@@ -59,7 +60,9 @@ def read_sessions(path: str, columns: Columns) -> Asked:
         kind = ".jsonl" if data.lstrip()[:1] in (b"{", b"[") else ".csv"
     if kind == ".jsonl":
         return _from_lines(path, data, columns)
-    return _from_table(path, _table(path, kind, data), columns)
+    frame = _table(path, kind, data)
+    with _readable(path, "no table of sessions"):
+        return _from_table(path, frame, columns)
 
 
 def read_table(path: str) -> polars.DataFrame:
@@ -100,36 +103,57 @@ def _from_lines(path: str, data: bytes, columns: Columns) -> Asked:
             raise DataError(f"{path}, line {number}: no JSON ({error}).") from error
         found = {_LISTS: found} if isinstance(found, list) else found
         items = found.get(_LISTS) if isinstance(found, dict) else None
-        if not isinstance(items, list) or not all(isinstance(i, (str, int)) for i in items):
+        if not isinstance(items, list) or not all(map(_is_id, items)):
             raise DataError(
                 f'{path}, line {number}: expected a list of item ids, or {{"items": [...]}}.'
             )
-        names.append(str(found.get(columns.session, number)))
+        name = found.get(columns.session, number)
+        if not _is_id(name):
+            raise DataError(
+                f"{path}, line {number}: {columns.session} is {name!r}, expected text or a number."
+            )
+        names.append(str(name))
         sessions.append([str(item) for item in items])
     return Asked(names, sessions)
+
+
+def _is_id(value: object) -> bool:
+    """Return whether a JSON value is a number or a text, without half characters."""
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, int)
+
+
+@contextmanager
+def _readable(path: str, what: str) -> Iterator[None]:
+    """Name the file where polars cannot do what it is asked; its panics are no Exceptions."""
+    import polars
+
+    try:
+        yield
+    except (MMError, MemoryError):
+        raise
+    except (Exception, polars.exceptions.PanicException) as error:
+        raise DataError(f"{path}: {what} ({_first_line(error)}).") from error
 
 
 def _csv(path: str, data: bytes, separator: str) -> polars.DataFrame:
     import polars
 
-    try:
+    with _readable(path, "no table with a header line"):
         frame = polars.read_csv(io.BytesIO(data), separator=separator, infer_schema=False)
-    except polars.exceptions.PolarsError as error:
-        raise DataError(f"{path}: no table with a header line ({_first_line(error)}).") from error
-    # The header of an atomic file names the type behind the column.
-    return frame.rename({name: name.partition(":")[0] for name in frame.columns})
+        # The header of an atomic file names the type behind the column.
+        return frame.rename({name: name.partition(":")[0] for name in frame.columns})
 
 
 def _parquet(path: str, data: bytes) -> polars.DataFrame:
     import polars
 
-    try:
+    with _readable(path, "no Parquet file"):
         return polars.read_parquet(io.BytesIO(data))
-    except polars.exceptions.PolarsError as error:
-        raise DataError(f"{path}: no Parquet file ({_first_line(error)}).") from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -171,7 +195,9 @@ def _in_order(path: str, frame: polars.DataFrame, columns: Columns) -> polars.Da
     cells = frame[columns.time]
     times = cells.cast(polars.Float64, strict=False)
     if cells.dtype == polars.String and times.null_count():
-        times = cells.str.to_datetime(strict=False, time_unit="us")
+        # polars refuses a column in which it finds no date at all.
+        with suppress(polars.exceptions.PolarsError):
+            times = cells.str.to_datetime(strict=False, time_unit="us")
     if times.null_count():
         line = int(times.is_null().arg_true()[0]) + 2
         raise DataError(

@@ -10,7 +10,9 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+import psutil
 import pytest
+from filelock import FileLock
 
 import recbole_mm
 from recbole_mm.compare import write_report
@@ -18,6 +20,7 @@ from recbole_mm.compare.execute import compare_command
 from recbole_mm.compare.plan import as_argument
 from recbole_mm.compare.results import read_rows
 from recbole_mm.errors import DataError
+from recbole_mm.trainer.checkpoint import load_checkpoint
 
 ROOT = Path(recbole_mm.__file__).parents[1]
 SMALL = {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "show_progress": False}
@@ -153,3 +156,41 @@ def test_a_data_set_that_is_not_there_is_found_before_any_run(data, tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.inter: no such file"):
         compare_command(args, overrides)
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_end_with_a_comparison_that_is_killed_and_the_next_goes_on(data, tmp_path):
+    """SIGKILL leaves no orphan that would keep its run's folder locked."""
+    command = [
+        sys.executable, "-m", "recbole_mm", "compare", "--models=SASRec", "--seeds=1",
+        "--dataset=toy", f"--data_path={data}", f"--output={tmp_path}", "--epochs=2000",
+        "--stopping_step=2000", "--n_layers=1", "--hidden_size=8", "--inner_size=8",
+        "--floor=false", "--use_gpu=false",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, cwd=tmp_path, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    orphans: list[psutil.Process] = []
+    try:
+        patience = time.monotonic() + 240
+        while not list(tmp_path.glob("runs/*/last.safetensors")):
+            assert process.poll() is None and time.monotonic() < patience
+            time.sleep(0.1)
+        orphans = psutil.Process(process.pid).children(recursive=True)
+        assert orphans
+        process.kill()
+        process.wait()
+        assert not psutil.wait_procs(orphans, timeout=60)[1]
+    finally:
+        for one in [one for one in orphans if one.is_running()]:
+            one.kill()
+        process.kill()
+    log = next(tmp_path.glob("logs/*")).read_text(encoding="utf-8")
+    assert log.endswith("the process that started this run is gone\n")
+    (folder,) = tmp_path.glob("runs/*")
+    with FileLock(folder / ".lock", timeout=0):
+        epoch = load_checkpoint(folder / "last.safetensors")["epoch"]
+    more = ["run", f"--resume={folder}", f"--epochs={epoch + 2}"]
+    done = subprocess.run([*command[:3], *more], env=environment, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr

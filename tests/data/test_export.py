@@ -128,3 +128,24 @@ def test_tokens_with_blanks_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds white space"):
         export_benchmark(dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_items_held_out_stand_in_no_training_row(tmp_path, caplog):
+    write_toy(tmp_path)
+    settings = {**SETTINGS, "data_path": str(tmp_path), "cold_items": 0.3}
+    dataset = SessionDataset(MMConfig("SASRec", "toy", (), settings))
+    dataset.build()
+    held = set(dataset.tokens(np.flatnonzero(dataset.held_out)))
+    assert len(held) == round(0.3 * (dataset.item_num - 1))
+    folder = export_benchmark(dataset, tmp_path / "out")
+    assert f"the {len(held)} items held out stand in no training row" in caplog.text
+
+    def tokens(part: str) -> set[str]:
+        rows = (folder / f"toy.{part}.inter").read_text().splitlines()[1:]
+        return {token for row in rows for cell in row.split("\t")[1:] for token in cell.split(" ")}
+
+    assert not tokens("train") & held
+    # They stay candidates and targets.
+    assert tokens("valid") & held and tokens("test") & held
+    listed = (folder / "toy.item").read_text().splitlines()[1:]
+    assert held <= set(listed)

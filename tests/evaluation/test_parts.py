@@ -172,3 +172,22 @@ def test_another_shape_is_refused():
 
     with pytest.raises(TrainingError, match=r"shape \(2, 4\), expected \(2, 5\)"):
         part_metrics(Short(), Loader(), [1], ["Hit"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("item", [1, N - 1])
+def test_every_item_counts_in_the_check_and_padding_does_not(value, item):
+    class Odd(Model):
+        def __init__(self, place):
+            super().__init__()
+            self.place = place
+
+        def tables(self, interaction):
+            found = super().tables(interaction)
+            found["up"][-1, self.place] = value
+            found["down"] = torch.zeros_like(found["up"])
+            return found
+
+    with pytest.raises(TrainingError, match="the part 'up' .* NaN or infinite"):
+        part_metrics(Odd(item), Loader(), [1], ["Hit"])
+    assert part_metrics(Odd(0), Loader(), [1], ["Hit"])["up"]["hit@1"] == pytest.approx(1 / 3)

@@ -66,37 +66,59 @@ def _changed(before: dict[str, str], after: dict[str, str], allowed: tuple[str, 
     return sorted(n for n in names if not any(fnmatch(n, pattern) for pattern in allowed))
 
 
+def fresh(good: Path, work: Path) -> Path:
+    """Put a copy of a folder of good files into the place of another."""
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(good, work)
+    return work
+
+
+def attempt(target: Target, good: Path, work: Path, data: bytes) -> str:
+    """Read damaged bytes; return what came out that should not, or the empty text.
+
+    Parameters
+    ----------
+    target
+        The format.
+    good
+        Folder that the target's `make` wrote; it stays as it is.
+    work
+        A copy of it, which is made anew where reading may have changed it.
+    data
+        The bytes of the file.
+    """
+    (work / target.file).write_bytes(data)
+    before = _hashes(work)
+    story = _escape(lambda: target.read(work))
+    changed = _changed(before, _hashes(work), target.writes)
+    if changed:
+        story += f"\nfiles changed: {changed}"
+    if target.writes or changed:
+        fresh(good, work)
+    return f"{story}\ninput: {data[:400]!r}" if story else ""
+
+
 def fuzz(target: Target, good: Path, work: Path, n: int, seed: int) -> Iterator[tuple[int, str]]:
     """Damage one format ``n`` times; yield number and story of every escape.
 
     Parameters
     ----------
     good
-        Folder of `make_folder`; it is copied and stays as it is.
+        Folder that the target's `make` wrote; it is copied and stays as it is.
     work
         Folder for the copy.
     seed
         Of the damage. Each number has a draw of its own, so that one can be repeated alone.
     """
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(good, work)
-    path, original = work / target.file, _original(target, good)
+    fresh(good, work)
+    original = _original(target, good)
     for number in range(n):
         draw = random.Random(f"{target.name} {seed} {number}")
         data = original or values(draw).encode()
         # Of values, half stay whole: each is odd enough for some key.
         data = data if not original and draw.random() < 0.5 else mutate(data, draw)
-        path.write_bytes(data)
-        before = _hashes(work)
-        story = _escape(lambda: target.read(work))
-        changed = _changed(before, _hashes(work), target.writes)
-        if changed:
-            story += f"\nfiles changed: {changed}"
-        if story:
-            yield number, f"{story}\ninput: {data[:400]!r}"
-        if target.writes or changed:
-            shutil.rmtree(work)
-            shutil.copytree(good, work)
+        if story := attempt(target, good, work, data):
+            yield number, story
 
 
 def _original(target: Target, good: Path) -> bytes:
@@ -106,23 +128,36 @@ def _original(target: Target, good: Path) -> bytes:
 
 def fuzz_command_line(good: Path, work: Path, n: int, seed: int) -> Iterator[tuple[int, str]]:
     """Give ``n`` command lines; yield number and story of those without a proper end."""
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(good, work)
-    before, here = _hashes(work), os.getcwd()
-    os.chdir(work)
+    fresh(good, work)
+    for number in range(n):
+        argv = command_line(random.Random(f"command line {seed} {number}"))
+        if story := attempt_command(argv, good, work):
+            yield number, story
+
+
+def attempt_command(argv: list[str], good: Path, work: Path) -> str:
+    """Give one command line in a folder; return why it has no proper end, or the empty text."""
+    before, code = _hashes(work), list[int]()
+    with _inside(work):
+        story = _escape(lambda: code.append(run_command(argv)))
+    if code and code[0] not in CODES:
+        story += f"\nexit code {code[0]}"
+    changed = _changed(before, _hashes(work), ("out/*", "table*", "report*", "saved/*"))
+    if changed:
+        fresh(good, work)
+    return f"{story}\nfiles changed: {changed}\narguments: {argv}" if story or changed else ""
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work in a folder; a command's handlers of signals go with it."""
+    here = os.getcwd()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    os.chdir(folder)
     try:
-        for number in range(n):
-            argv = command_line(random.Random(f"command line {seed} {number}"))
-            code: list[int] = []
-            story = _escape(lambda argv=argv, code=code: code.append(run_command(argv)))  # type: ignore[misc]
-            if code and code[0] not in CODES:
-                story += f"\nexit code {code[0]}"
-            changed = _changed(before, _hashes(work), ("out/*", "table*", "report*", "saved/*"))
-            if story or changed:
-                yield number, f"{story}\nfiles changed: {changed}\narguments: {argv}"
+        yield
     finally:
         os.chdir(here)
-        for signal_number, handler in handlers.items():
-            signal.signal(signal_number, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         sys.stdout.flush()

@@ -38,28 +38,6 @@ OURS = (MMError, PictureError)
 NAME = SMALL.name
 
 
-@dataclass(frozen=True)
-class Target:
-    """One format.
-
-    Attributes
-    ----------
-    name
-        Of the format.
-    file
-        The file that is damaged, below the folder.
-    read
-        Reads it; gets the folder. May return anything or raise one of `OURS`.
-    writes
-        Patterns of files that reading may make or change; all others must stay as they are.
-    """
-
-    name: str
-    file: str
-    read: Callable[[Path], object]
-    writes: tuple[str, ...] = ()
-
-
 def make_folder(folder: Path) -> Path:
     """Write one good file of every format."""
     write_toy(folder, SMALL, ("text",))
@@ -121,6 +99,31 @@ def _write_raw(folder: Path) -> None:
     picture.save(folder / "picture.png")
     picture.save(folder / "picture.jpg")
     picture.save(folder / "picture.gif")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One format.
+
+    Attributes
+    ----------
+    name
+        Of the format.
+    file
+        The file that is damaged, below the folder.
+    read
+        Reads it; gets the folder. May return anything or raise one of `OURS`.
+    writes
+        Patterns of files that reading may make or change; all others must stay as they are.
+    make
+        Writes the folder of good files.
+    """
+
+    name: str
+    file: str
+    read: Callable[[Path], object]
+    writes: tuple[str, ...] = ()
+    make: Callable[[Path], Path] = make_folder
 
 
 # ---- Readers ----

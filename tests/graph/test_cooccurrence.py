@@ -14,7 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from recbole_mm.errors import ConfigError
 from recbole_mm.graph import cooccurrence as graphs
 from recbole_mm.graph import pairs
-from recbole_mm.graph.propagation import Adjacency, neighbour_mean, residual_propagate
+from recbole_mm.graph.propagation import (
+    Adjacency,
+    csr_matrix,
+    inverse_degree,
+    neighbour_mean,
+    residual_propagate,
+)
 
 from .conftest import SESSIONS, graph, make_sessions, random_sessions, slow_counts
 
@@ -232,3 +238,11 @@ def test_the_graph_stays_out_of_the_state_dict():
     assert {name for name, _ in item_graph.named_buffers()} == {"crow", "col", "value", "degree"}
     assert item_graph.pairs() is item_graph.pairs()
     assert item_graph.state_dict() == {} and item_graph.own().state_dict() == {}
+
+
+def test_the_pieces_of_an_adjacency_by_hand():
+    degree = torch.tensor([[0.0], [1.0], [4.0]])
+    torch.testing.assert_close(inverse_degree(degree), torch.tensor([[0.0], [1.0], [0.25]]))
+    matrix = csr_matrix(torch.tensor([0, 0, 2, 3]), torch.tensor([0, 2, 1]), torch.ones(3))
+    dense = torch.tensor([[0.0, 0, 0], [1, 0, 1], [0, 1, 0]])
+    assert torch.equal(matrix.to_dense(), dense)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recbole_mm.data.sessions import Sessions, make_rows
 from recbole_mm.graph import distance
-from recbole_mm.graph.distance import distance_cooccurrence, normalised, prune
+from recbole_mm.graph.distance import distance_cooccurrence, heaviest, normalised, prune
 
 TRAIN = [[1, 2, 3], [3, 1, 4, 2]]
 NEAR = {(1, 2): 1.5, (1, 3): 1.5, (1, 4): 1, (2, 3): 4 / 3, (2, 4): 1, (3, 4): 0.5}
@@ -138,3 +138,12 @@ def test_pruning_keeps_a_pair_that_is_strong_for_either_item():
     kept = prune(matrix, top=1).toarray()
     np.testing.assert_allclose(kept, dense({(1, 2): 1.5, (1, 3): 1.5, (1, 4): 1}), rtol=1e-6)
     assert prune(matrix, top=0) is matrix
+
+
+def test_the_heaviest_of_each_row_by_hand():
+    rows = np.array([[0, 2, 5, 2], [0, 0, 0, 0], [1, 1, 1, 1], [3, 0, 0, 0]], dtype=float)
+    two = [[0, 2, 5, 0], [0, 0, 0, 0], [1, 1, 0, 0], [3, 0, 0, 0]]
+    one = [[0, 0, 5, 0], [0, 0, 0, 0], [1, 0, 0, 0], [3, 0, 0, 0]]
+    for top, expected in ((1, one), (2, two), (3, [rows[0], rows[1], [1, 1, 1, 0], rows[3]])):
+        np.testing.assert_array_equal(heaviest(sp.csr_matrix(rows), top).toarray(), expected)
+    assert heaviest(sp.csr_matrix(rows), 0).nnz == 8

@@ -1,8 +1,8 @@
 """Kill by hand: ``python -m tests.kills --n=200 [--only=run] [--seed=1]``.
 
 Each job is killed (SIGKILL) right before and right after each of its renames, and at seeded
-moments, with all processes that it started; then the command is given again, and must end with the
-same bits as if nothing had been.
+moments, with all processes that it started; what must be whole at any moment is looked at; then the
+command is given again, and must end with the same bits as if nothing had been.
 One process imports everything and forks, so that a kill costs about a second.
 """
 
@@ -16,11 +16,12 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.kills.jobs import JOBS, Job, execute, make_folder
+from tests.kills.jobs import JOBS, Job, execute
 
 # Moment of a kill: ("before", 3), ("after", 3): a rename; ("at", 0.4): seconds.
 Moment = tuple[str, float]
@@ -62,6 +63,15 @@ def _watched(argv: list[str], count: Path, moment: Moment | None) -> int:
     return execute(argv)
 
 
+def _checked(job: Job, place: Path) -> int:
+    try:
+        job.check(place)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
 def _fresh(data: Path, place: Path) -> Path:
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(data, place)
@@ -92,10 +102,11 @@ def kill(job: Job, data: Path, place: Path, n: int, draw: random.Random) -> list
         log.write_bytes(b"")
         code = _forked(lambda moment=moment: _watched(job.arguments(place), count, moment), log)  # type: ignore[misc]
         died += code != 0
+        whole = _forked(lambda: _checked(job, place), log)
         again = _forked(lambda: execute(job.arguments(place)), log)
-        if again != 0 or job.outcome(place) != expected:
+        if whole != 0 or again != 0 or job.outcome(place) != expected:
             faults.append(
-                f"{job.name}, killed {moment}: exit codes {code}, {again}\n"
+                f"{job.name}, killed {moment}: exit codes {code}, {whole}, {again}\n"
                 f"expected {expected[-600:]}\nfound    {job.outcome(place)[-600:]}\n"
                 + log.read_text("utf-8", "replace")[-1500:]
             )
@@ -112,10 +123,11 @@ def main() -> int:
     args = parser.parse_args()
     faults = []
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, "data")
-        make_folder(data)
         for job in JOBS:
             if args.only in job.name:
+                data = Path(folder, job.name)
+                made = _forked(lambda job=job, data=data: job.make(data) or 0, Path(folder, "log"))  # type: ignore[misc]
+                assert made == 0, Path(folder, "log").read_text("utf-8")[-3000:]
                 draw = random.Random(f"{job.name} {args.seed}")
                 faults += kill(job, data, Path(folder, "work"), args.n, draw)
     print("\n".join(faults) or "nothing was lost")

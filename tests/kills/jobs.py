@@ -14,12 +14,18 @@ from typing import IO
 from recbole_mm import cli
 from recbole_mm.compare import jobs as compare_jobs
 from recbole_mm.data.checked import array_digest
-from recbole_mm.files import LAST, RESULT
+from recbole_mm.files import LAST, RESULT, sha256_file
+from recbole_mm.serve.recommender import Recommender
 from recbole_mm.testing.case import SMALL, write_toy
 from recbole_mm.trainer.checkpoint import load_checkpoint, pack
 
 _TRAINING = ("--hidden_size=8", "--inner_size=8", "--n_layers=1", "--train_batch_size=128",
              "--use_gpu=false", "--floor=false", "--part_metrics=none")  # fmt: skip
+
+
+def make_folder(folder: Path) -> None:
+    """Write the data that the jobs read."""
+    write_toy(folder, SMALL, ())
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,17 @@ class Job:
         Returns the command line, given the folder; called again to go on.
     outcome
         Returns what the folder holds in the end, as text that must be the same.
+    make
+        Writes what the command reads.
+    check
+        Raises if something is not whole; called after the kill, before the command goes on.
     """
 
     name: str
     arguments: Callable[[Path], list[str]]
     outcome: Callable[[Path], str]
-
-
-def make_folder(folder: Path) -> None:
-    """Write the data that the jobs read."""
-    write_toy(folder, SMALL, ())
+    make: Callable[[Path], None] = make_folder
+    check: Callable[[Path], object] = Path.exists
 
 
 def _run(folder: Path) -> list[str]:
@@ -65,6 +72,37 @@ def _encode(folder: Path) -> list[str]:
 
 def _prepare(folder: Path) -> list[str]:
     return ["prepare", "synthetic", "--seed=3", "--force=true", f"--out={folder / 'new'}"]
+
+
+def _pack(folder: Path) -> list[str]:
+    return ["pack", f"--run={folder / 'run'}", f"--output={folder / 'packs' / 'one'}"]
+
+
+def _make_pack(folder: Path) -> None:
+    """Leave a pack of one run, which that of another is to replace."""
+    make_folder(folder)
+    _given(["run", "--model=Pop", f"--dataset={SMALL.name}", f"--data_path={folder}",
+            f"--run_folder={folder / 'before'}", "--floor=false", "--use_gpu=false"])  # fmt: skip
+    _given(["pack", f"--run={folder / 'before'}", f"--output={folder / 'packs' / 'one'}"])
+    _given(_run(folder))
+
+
+def _given(argv: list[str]) -> None:
+    assert execute(argv) == 0, argv
+
+
+def _load_pack(folder: Path) -> None:
+    """Restore the pack, old or new; its checksums are looked at."""
+    found = Recommender.load(folder / "packs" / "one")
+    assert found.config["model"] in ("Pop", "SASRec")
+    assert len(found.recommend([["i0003"]], 5)[0].items) == 5
+
+
+def _packs(folder: Path) -> str:
+    """Return the hashes of a pack's files, and the names of all that lies beside it."""
+    files = sorted(path for path in (folder / "packs").rglob("*") if path.is_file())
+    hashes = {str(file.relative_to(folder)): sha256_file(file) for file in files}
+    return json.dumps(hashes) + str(sorted(path.name for path in (folder / "packs").iterdir()))
 
 
 def _results(folder: Path) -> str:
@@ -114,6 +152,7 @@ JOBS = [
     Job("encode", _encode, _files("vectors")),
     Job("prepare", _prepare, _files("new")),
     Job("compare", _compare, _tables),
+    Job("pack", _pack, _packs, _make_pack, _load_pack),
 ]
 
 
@@ -123,6 +162,7 @@ class Forked:
     def __init__(self, command: list[str], stdout: IO[bytes], **more: object) -> None:
         assert command[1:3] == ["-m", "recbole_mm"]
         self.returncode: int | None = None
+        self.stdin = None
         self.pid = os.fork()
         if self.pid == 0:
             os.dup2(stdout.fileno(), 1)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from recbole_mm import cli
+from recbole_mm.data.atomic import read_atomic
 from recbole_mm.data.itememb import write_itememb
+from recbole_mm.encode import encode_image, encode_text
+from recbole_mm.encode.text.tfidf import TfidfEncoder
 from recbole_mm.errors import DataError, EncodeError, FeatureError
 from recbole_mm.evaluation.new_items import fill_unseen, nearest_known
+from recbole_mm.run import run
 from recbole_mm.serve.recommender import Recommender
+from recbole_mm.testing.case import SMALL, write_toy
+
+from ..encode.conftest import needs, noise, tiny_vision
 
 SESSIONS = [["i0003", "i0017"], ["i0030"], ["i0041", "i0007", "i0020"]]
 
@@ -153,11 +162,123 @@ def test_the_command_takes_a_table_and_vectors(packed, tmp_path, capsys) -> None
         assert capsys.readouterr().err.startswith("error: "), wrong
 
 
-def test_vectors_that_count_words_cannot_take_new_texts(packed) -> None:
-    restored = Recommender.load(packed("AlterRec")).restored
-    about = {"name": "tfidf", "revision": "1", "fitted_on": "sha256:0"}
-    restored.dataset.state["recipes"]["text"] = {
-        "encoder": about, "fields": ["title"], "field_pooling": "join", "from_pictures": False,
+def words(folder: Path) -> Path:
+    """Write a toy whose text vectors count the words of its items."""
+    write_toy(folder, SMALL, [])
+    encode_text(folder / SMALL.name, SMALL.name, fields=["class"], encoder="tfidf")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory) -> tuple[Path, Path]:
+    """Return the data, and the pack of a model on vectors of counted words."""
+    data = words(tmp_path_factory.mktemp("words"))
+    keys = {
+        "data_path": str(data), "run_folder": str(data / "run"), "use_gpu": False, "floor": False,
+        "modality": "text", "text_encoder": "tfidf",
     }  # fmt: skip
-    with pytest.raises(EncodeError, match="cannot take new ones"):
-        Recommender(restored).with_new_items([{"item_id": "n", "title": "a thing"}])
+    run("ContentKNN", SMALL.name, (), keys)
+    return data, Recommender.load(data / "run").pack(data / "pack")
+
+
+def test_new_texts_are_encoded_by_the_words_of_the_catalogue(counted, tmp_path, capsys) -> None:
+    """Equal to what the encoder itself gives; the data are not asked for."""
+    data, pack = counted
+    known = Recommender.load(pack)
+    texts = {"n1": "kind1 kind4 kind4", "n2": "kind0", "n3": "nothing like it", "n4": None}
+    rows = [{"item_id": token, "class": text} for token, text in texts.items()]
+    longer = known.with_new_items(rows)
+    features = longer.restored.dataset.item_features
+    frame = read_atomic(data / SMALL.name / f"{SMALL.name}.item", ["class"])
+    encoder = TfidfEncoder([cell for cell in frame["class"] if cell], Path())
+    expected, _ = encoder.encode([text or "" for text in texts.values()])
+    # Directions are kept to single precision.
+    np.testing.assert_allclose(features.table("text")[-4:], expected, atol=1e-6)
+    assert features.mask("text")[-4:].tolist() == [True, True, False, False]
+    # What it knows already gets its own vector once more.
+    twin = frame["class"][5]
+    again = known.with_new_items([{"item_id": "twin", "class": twin}]).restored.dataset
+    like = known.items.index["i0005"]
+    found = again.item_features.table("text")
+    np.testing.assert_allclose(found[-1], found[like], atol=1e-6)
+    (tmp_path / "new.csv").write_text("item_id,class\nn1,kind1 kind4\n")
+    (tmp_path / "s.jsonl").write_text('["n1"]\n')
+    moved = shutil.copytree(pack, tmp_path / "elsewhere")
+    command = [
+        "recommend", f"--run={moved}", f"--sessions={tmp_path / 's.jsonl'}", "--topk=3",
+        f"--new_items={tmp_path / 'new.csv'}",
+    ]  # fmt: skip
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.count("\n") == 4
+
+
+def test_texts_that_changed_since_cannot_be_fitted_on_again(tmp_path) -> None:
+    data = words(tmp_path)
+    keys = {"data_path": str(data), "run_folder": str(data / "run"), "use_gpu": False,
+            "modality": "text", "text_encoder": "tfidf", "floor": False}  # fmt: skip
+    run("ContentKNN", SMALL.name, (), keys)
+    loaded = Recommender.load(data / "run")
+    path = data / SMALL.name / f"{SMALL.name}.item"
+    path.write_text(path.read_text().replace("kind1", "kind9"))
+    known = Recommender.load(loaded.pack(data / "pack"))
+    with pytest.raises(EncodeError, match="texts that had changed when the model was packed"):
+        known.with_new_items([{"item_id": "n", "class": "kind0 kind4"}])
+    assert known.with_new_items([{"item_id": "n"}])
+
+
+def test_new_items_of_which_nothing_can_be_encoded_have_no_content(counted) -> None:
+    longer = Recommender.load(counted[1]).with_new_items([{"item_id": "n", "class": "unheard of"}])
+    assert not longer.restored.dataset.item_features.mask("text")[-1]
+
+
+def test_the_picture_of_a_new_item_is_encoded_as_in_training(tmp_path, capsys) -> None:
+    """A tiny random vision model, real files; its twin gets the same vector."""
+    needs("sentence_transformers", "PIL", "torchvision")
+    from PIL import Image
+
+    torch.manual_seed(0)
+    network, prepare = tiny_vision("vit")
+    for part in (network.eval(), prepare):
+        part.save_pretrained(tmp_path / "vit")
+    write_toy(tmp_path, SMALL, [])
+    place = tmp_path / "pictures"
+    place.mkdir()
+    for number in range(20):
+        Image.fromarray(noise(number)).save(place / f"i{number:04d}.png")
+    data = tmp_path / SMALL.name
+    encode_image(data, SMALL.name, images=place, encoder=str(tmp_path / "vit"))
+    keys = {"data_path": str(tmp_path), "run_folder": str(tmp_path / "run"), "use_gpu": False,
+            "modality": "image", "floor": False}  # fmt: skip
+    run("ContentKNN", SMALL.name, (), keys)
+    pack = Recommender.load(tmp_path / "run").pack(tmp_path / "pack")
+    shutil.rmtree(data)
+    shutil.copy(place / "i0007.png", tmp_path / "seven.png")
+    Image.fromarray(noise(99)).save(tmp_path / "other.jpg")
+    known = Recommender.load(pack)
+    rows = [
+        {"item_id": "twin/7", "image": str(tmp_path / "seven.png")},
+        {"item_id": "other", "image": str(tmp_path / "other.jpg")},
+        {"item_id": "bare", "image": None},
+    ]
+    features = known.with_new_items(rows).restored.dataset.item_features
+    table, mask = features.table("image"), features.mask("image")
+    assert mask[-3:].tolist() == [True, True, False]
+    like = table[known.items.index["i0007"]]
+    torch.testing.assert_close(table[-3], like, atol=1e-6, rtol=0)
+    assert (table[-2] - like).abs().max() > 1e-4
+    (tmp_path / "new.csv").write_text(f"item_id,image\nnew,{tmp_path / 'seven.png'}\n")
+    (tmp_path / "s.jsonl").write_text('["i0007"]\n')
+    command = [
+        "recommend", f"--run={pack}", f"--sessions={tmp_path / 's.jsonl'}", "--topk=2",
+        f"--new_items={tmp_path / 'new.csv'}", f"--output={tmp_path / 'o.jsonl'}",
+    ]  # fmt: skip
+    assert cli.main(command) == 0, capsys.readouterr()
+    items = [one["item_id"] for one in json.loads((tmp_path / "o.jsonl").read_text())["items"]]
+    assert "new" in items
+    with pytest.raises(EncodeError, match="the picture nowhere.png of the new item 'n' is not"):
+        known.with_new_items([{"item_id": "n", "image": "nowhere.png"}])
+    capsys.readouterr()
+    Path(tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "new.csv").write_text(f"item_id,image\nnew,{tmp_path / 'broken.png'}\n")
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err.count("\n") == 1

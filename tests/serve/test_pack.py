@@ -10,12 +10,14 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import nn
 
 from recbole_mm import cli, register_model
 from recbole_mm.errors import CheckpointError, ConfigError, DataError, MMError
+from recbole_mm.files import sha256_file
 from recbole_mm.serve.recommender import Recommender
 
 MODELS = ["SRIM", "AlterRec", "MMSBR", "MDSRec", "Counting", "ContentKNN", "SessionKNN", "Pop"]
@@ -133,7 +135,7 @@ def test_a_model_that_counts_unseen_is_refused_and_told_how_to_mend_it(trained, 
         Recommender.load(trained("CountsByItself")).pack(tmp_path / "pack")
     with pytest.raises(CheckpointError, match="cannot be built without the training data"):
         Recommender.load(trained("NeedsSessions")).pack(tmp_path / "pack")
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == [".pack.lock"]
     made = Recommender.load(trained("CountsInTheOpen")).pack(tmp_path / "pack")
     assert Recommender.load(made).recommend([["i0003"]], 3)
 
@@ -167,9 +169,44 @@ def test_a_pack_replaces_a_pack_and_nothing_else(packed, trained, tmp_path) -> N
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
     for _ in range(2):
         recommender.pack(tmp_path / "new")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine", "new"]
+    there = sorted(file.name for file in tmp_path.iterdir())
+    assert there == [".new.lock", "mine", "new"]
     with pytest.raises(CheckpointError, match="is a pack already"):
         Recommender.load(packed("SASRec")).pack(tmp_path / "again")
+
+
+def test_what_a_killed_pack_left_serves_and_goes(packed, trained, tmp_path) -> None:
+    """As if killed between the two renames, with the new pack in a folder of its own."""
+    target = tmp_path / "pack"
+    shutil.copytree(packed("SASRec"), tmp_path / ".pack.old")
+    shutil.copytree(packed("SASRec"), tmp_path / ".pack.abcd1234" / "pack")
+    assert Recommender.load(target).recommend([["i0003"]], 3)
+    Recommender.load(trained("SASRec")).pack(target)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".pack.lock", "pack"]
+
+
+def test_two_that_pack_at_once_are_kept_apart(trained, tmp_path) -> None:
+    recommender = Recommender.load(trained("SASRec"))
+    with FileLock(tmp_path / ".pack.lock"), pytest.raises(CheckpointError, match="is packing"):
+        recommender.pack(tmp_path / "pack")
+    assert recommender.pack(tmp_path / "pack").is_dir()
+
+
+def test_settings_that_changed_and_other_items_are_named(packed, tmp_path) -> None:
+    copy = tmp_path / "pack"
+    shutil.copytree(packed("SASRec"), copy)
+    description = json.loads((copy / "pack.json").read_text())
+    description["config"]["hidden_size"] = 10**9
+    (copy / "pack.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="settings are not those that were packed"):
+        Recommender.load(copy)
+    shutil.copy(packed("SASRec") / "pack.json", copy)
+    (copy / "items.json").write_text('{"ids": ["[PAD]", "a"], "titles": ["", ""]}')
+    description = json.loads((copy / "pack.json").read_text())
+    description["sha256"]["items.json"] = sha256_file(copy / "items.json")
+    (copy / "pack.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match=r"items\.json does not hold 61 ids"):
+        Recommender.load(copy)
 
 
 def test_commands_answer_bad_input_in_one_line(packed, tmp_path, capsys) -> None:

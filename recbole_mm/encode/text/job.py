@@ -21,7 +21,7 @@ from recbole_mm.encode.store import Store
 from recbole_mm.encode.text.encoder import TextEncoder
 from recbole_mm.encode.text.fields import ItemTexts, default_fields, item_file, item_texts
 from recbole_mm.encode.text.tfidf import TFIDF, TfidfEncoder, corpus_hash, tfidf_revision
-from recbole_mm.errors import EncodeError
+from recbole_mm.errors import EncodeError, NothingEncodedError
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def encode_text(
     item_field: str = "item_id",
     download: bool = False,
     recipe: str = "",
+    fitted: TfidfEncoder | None = None,
 ) -> Path:
     """Encode the text of every item of ``<folder>/<dataset>.item``.
 
@@ -89,6 +90,8 @@ def encode_text(
         Fetch a model that is not on this machine.
     recipe
         Name of the recipe that asks for this, for the manifest.
+    fitted
+        With ``tfidf``: fitted before, on other texts.
 
     Returns
     -------
@@ -117,12 +120,18 @@ def encode_text(
         )
     contents = text_contents(items, field_pooling)
     if source is None:
-        job = _tfidf_job(contents, item_file(folder, dataset), batch_size, chunk_size)
+        job = _tfidf_job(contents, item_file(folder, dataset), batch_size, chunk_size, fitted)
     else:
         job = _model_job(contents, source, batch_size, chunk_size)
     with store.writing():
         previous = store.previous()
         outcome = encode_contents(store, job, previous)
+        if not outcome.vectors:
+            raise NothingEncodedError(
+                f"{item_file(folder, dataset)}: none of {len(contents)} text(s) gives a vector "
+                f"({next(iter(outcome.notes.values()))}). Choose other columns with --fields, or "
+                "another --text_encoder."
+            )
         manifest = replace(
             _manifest(store, items, contents, outcome), recipe=recipe, fields=chosen,
             fields_asked=bool(fields), field_pooling=field_pooling,
@@ -165,13 +174,18 @@ def _model_job(
 
 
 def _tfidf_job(
-    contents: Mapping[str, Content], place: Path, batch_size: int, chunk_size: int
+    contents: Mapping[str, Content],
+    place: Path,
+    batch_size: int,
+    chunk_size: int,
+    fitted: TfidfEncoder | None,
 ) -> Job:
-    """Return the job of an encoder that is fitted on all texts first."""
+    """Return the job of an encoder that is fitted on all texts first, if it was not before."""
     texts = [text for content in contents.values() for _, text in content.units]
+    load = (lambda: fitted) if fitted else (lambda: TfidfEncoder(texts, place, batch_size))
     return Job(
-        contents, TFIDF, tfidf_revision(), {}, lambda: TfidfEncoder(texts, place, batch_size),
-        _order, chunk_size, MODALITY, fitted_on=corpus_hash(texts),
+        contents, TFIDF, tfidf_revision(), {}, load, _order, chunk_size, MODALITY,
+        fitted_on=corpus_hash(texts),
     )  # fmt: skip
 
 

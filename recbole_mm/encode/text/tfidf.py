@@ -8,8 +8,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -28,6 +30,28 @@ _SVD = {"algorithm": "randomized", "n_iter": 5, "random_state": 0}
 _NOTHING = 1e-6
 _UNKNOWN = "no word that stands in another text too"
 _NOT_KEPT = "none of its words weighs in the directions kept"
+
+
+class FittedState(TypedDict):
+    """What `TfidfEncoder` fitted.
+
+    Attributes
+    ----------
+    words
+        Words and pairs, one per column.
+    idf
+        ``(V,)``.
+    directions
+        ``V^T``, ``(d, V)`` float32.
+    fitted_on, revision
+        Hash of the texts, and what decides the vectors besides.
+    """
+
+    words: list[str]
+    idf: NDArray[np.float64]
+    directions: NDArray[np.float32]
+    fitted_on: str
+    revision: str
 
 
 class TfidfEncoder:
@@ -67,7 +91,7 @@ class TfidfEncoder:
 
     def __init__(self, texts: Iterable[str], place: Path, batch_size: int = 64):
         self.batch_size = batch_size
-        self._place = place
+        self._place, self._revision = place, tfidf_revision()
         # One fixed order: sums of floats depend on it in the last bits.
         corpus = sorted(texts)
         self._fitted_on = corpus_hash(corpus)
@@ -105,10 +129,40 @@ class TfidfEncoder:
         """Return name, revision and what it was fitted on, for the manifest."""
         return {
             "name": TFIDF,
-            "revision": tfidf_revision(),
+            "revision": self._revision,
             "fitted_on": self._fitted_on,
             "normalised": True,
         }
+
+    def state(self) -> FittedState:
+        """Return what was fitted, as plain data; directions to single precision."""
+        return {
+            "words": self._words.get_feature_names_out().tolist(),
+            "idf": self._words.idf_,
+            "directions": self._directions.astype(np.float32),
+            "fitted_on": self._fitted_on,
+            "revision": self._revision,
+        }
+
+    @classmethod
+    def restored(cls, state: FittedState, batch_size: int = 64) -> TfidfEncoder:
+        """Return the encoder that a state was taken of; new texts are encoded as if among its own.
+
+        Raises
+        ------
+        ValueError
+            The state does not fit together.
+        """
+        made = cls.__new__(cls)
+        made.batch_size, made._place = batch_size, Path()
+        made._fitted_on, made._revision = state["fitted_on"], state["revision"]
+        if state["directions"].shape[1:] != (len(state["words"]),):
+            raise ValueError("TF-IDF: directions and words differ in number")
+        made._words = TfidfVectorizer(vocabulary=state["words"], **_WORDS)
+        made._words.idf_ = state["idf"]
+        made._directions = np.asfortranarray(state["directions"], dtype=np.float64)
+        made.dim = len(made._directions)
+        return made
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Encode texts.

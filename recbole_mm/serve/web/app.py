@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
+from fastapi.requests import Request
 from fastapi.responses import Response
 
 from recbole_mm.errors import DataError, MMError
-from recbole_mm.serve.card import CARD
+from recbole_mm.serve.card import read_card
 from recbole_mm.serve.encoding import PICTURE
 from recbole_mm.serve.recommender import Recommender
 from recbole_mm.serve.web.batching import Batcher, BusyError
@@ -69,14 +71,25 @@ def make_app(recommender: Recommender, limits: Limits | None = None) -> App:
             await work
 
     app = FastAPI(title=f"recbole_mm: {name}", version=__version__, lifespan=lifespan)
+    app.exception_handler(RequestValidationError)(_say_why)
     _add_paths(app, recommender, batcher)
     return Bounded(app, limits.most_bytes, Rates(limits.rate))
+
+
+async def _say_why(request: Request, error: Exception) -> Response:
+    """Answer what does not fit with place and reason.
+
+    FastAPI would repeat the input, which need not be writable: NaN, half a character.
+    """
+    assert isinstance(error, RequestValidationError)
+    told = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
+    return Response(json.dumps({"detail": told}), 422, media_type="application/json")
 
 
 def _add_paths(app: FastAPI, recommender: Recommender, batcher: Batcher) -> None:
     """Add what can be asked for."""
     longer: Longer = OrderedDict()
-    card = json.loads((recommender.restored.place / CARD).read_text(encoding="utf-8"))
+    card = read_card(recommender.restored.place)
 
     @app.post("/recommend", response_model=Answer, response_model_exclude_none=True)
     async def recommend(question: Question) -> Response:
@@ -95,7 +108,7 @@ def _add_paths(app: FastAPI, recommender: Recommender, batcher: Batcher) -> None
     @app.get("/model")
     async def model() -> dict[str, Any]:
         """Return the model card: data, protocol, metrics, floor, limits."""
-        return dict(card)
+        return card
 
 
 async def _with_new_items(

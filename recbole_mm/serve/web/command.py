@@ -11,7 +11,7 @@ import uvicorn
 
 from recbole_mm import compat
 from recbole_mm.errors import CheckpointError, ConfigError
-from recbole_mm.serve.pack import PACK
+from recbole_mm.serve.pack import PACK, whole_pack
 from recbole_mm.serve.recommender import Recommender
 from recbole_mm.serve.web.app import Limits, make_app
 
@@ -22,7 +22,7 @@ _GRACE = 10
 def serve_command(args: argparse.Namespace) -> int:
     """Serve a pack until told to end."""
     compat.quiet_warnings()
-    if not Path(args.pack, PACK).is_file():
+    if not (whole_pack(Path(args.pack)) / PACK).is_file():
         raise CheckpointError(
             f"{args.pack} is no pack. Make one: recbole-mm pack --run=FOLDER --output={args.pack}"
         )

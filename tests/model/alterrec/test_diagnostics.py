@@ -42,3 +42,9 @@ def test_diagnostics_by_hand(build, dataset):
         session = query.norm(dim=1).mean().item()
         assert found[f"{name}/session_norm"] == pytest.approx(session, rel=1e-4)
     assert len(found) == 10
+
+
+def test_more_asked_for_than_there_are_items_takes_all(build, dataset):
+    rows = Loader(dataset.inter_feat), Loader(dataset.held_out_rows())
+    found = diagnose(build(num_augmented_positives=100), *rows)
+    assert found["id/target_in_top"] == found["text/target_in_top"] == 1.0

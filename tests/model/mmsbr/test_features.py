@@ -66,6 +66,10 @@ def test_no_more_components_than_there_are(made):
     few[1:4] = True
     assert FeatureSpace(vectors, few, 64)(vectors).table.shape == (N, 3)
     few[2:4] = False
+    two = few.clone()
+    two[torch.nonzero(~two & vectors.present)[0]] = True
+    assert int((two & vectors.present).sum()) == 2
+    assert FeatureSpace(vectors, two, 64)(vectors).table.shape == (N, 2)
     with pytest.raises(FeatureError, match="1 item.*at least two"):
         FeatureSpace(vectors, few, 64)
 

@@ -94,3 +94,15 @@ def test_session_vectors_by_hand():
         session = encoder(padded, lengths)
         torch.testing.assert_close(session.before, half)
         torch.testing.assert_close(session.after, torch.tensor([after]))
+
+
+def test_before_training_older_items_weigh_less():
+    """A logit falls by 0.3 with each position from the end, before anything is learned."""
+    module = DirectAttention(2, 1, "direct", bias=False, n_positions=3)
+    with torch.no_grad():
+        module.maps["query"].weight.zero_()
+    items = torch.eye(3, 2)[None].clone()
+    weights = torch.tensor([math.exp(-0.6), math.exp(-0.3), 1.0])
+    expected = weights / weights.sum() @ items[0]
+    found = module(items[:, :1], items, torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(found[0, 0], expected)

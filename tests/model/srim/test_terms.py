@@ -10,7 +10,7 @@ import torch
 
 from recbole_mm.model import losses as shared
 from recbole_mm.model.srim import losses
-from recbole_mm.model.srim.terms import Step
+from recbole_mm.model.srim.terms import CooccurrenceContrast, Step
 
 
 def test_main_loss_leaves_padding_out(build, dataset, evaluate, parts):
@@ -152,3 +152,14 @@ def test_without_both_branches_only_what_makes_sense_remains(build):
     assert build(branches="content").loss_names == ("main",)
     assert build(w_co=0).loss_names == ("main", "align", "joint")
     assert build(w_align=0, w_joint=0).loss_names == ("main", "co")
+
+
+@pytest.mark.parametrize("weight", ["count", "uniform"])
+def test_weights_of_partners_sum_to_one(build, weight):
+    modules = build(co_pos_weight=weight).modules()
+    found = next(one for one in modules if isinstance(one, CooccurrenceContrast))
+    has_partners = found.neighbours[:, 0] != 0
+    torch.testing.assert_close(found.weight.sum(dim=1), has_partners.float())
+    # Item 1 met 2 and 3 twice, 5 and 6 once; the three heaviest are kept.
+    by_hand = [0.4, 0.4, 0.2] if weight == "count" else [1 / 3] * 3
+    assert found.weight[1].tolist() == pytest.approx(by_hand)
