@@ -80,12 +80,13 @@ def write_pack(restored: Restored, output: str | Path) -> Path:
     if target.exists() and not (target / PACK).is_file() and any(target.iterdir()):
         raise CheckpointError(f"{target} holds something that is no pack; name another --output.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent)
-    with _alone_with(target), aside as name:
-        made = Path(name) / "pack"
-        _write(restored, made)
-        _check_scores(restored, made)
-        _put_in_place(made, target)
+    with _alone_with(target):
+        # Not before: what lies there by such a name is removed first.
+        with tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as name:
+            made = Path(name) / "pack"
+            _write(restored, made)
+            _check_scores(restored, made)
+            _put_in_place(made, target)
     return target
 
 
