@@ -3,8 +3,7 @@
 === ================================================================ ==============================
 No. What is wrong                                                    Remedy
 === ================================================================ ==============================
-1   RecBole relies on behaviour that pandas 3 dropped, and goes wrong  :func:`check_versions`
-    silently; its dependency ray has no wheel for Python 3.12
+1   Its dependency ray has no wheel for Python 3.12                   :func:`check_versions`
 2   Every trainer writes ``./log_tensorboard`` as it is built         :func:`private_tensorboard`
 3   A torchvision built for CUDA cannot be imported with a CPU torch, :func:`prepare_torchvision`
     and transformers fails with it
@@ -20,6 +19,8 @@ No. What is wrong                                                    Remedy
     on (in ``sine.py``), which doubles the cost of a training step
 10  BERT4Rec's loss is 0/0 for a batch in which no item was masked     :func:`loss_function`
 11  A Config reads names that numpy 2 dropped                          :func:`restore_numpy_names`
+12  Missing values are filled in copies, and ``Series.agg(len)`` is    :func:`filled`,
+    taken for the length of each cell: wrong with pandas 3             :func:`lengths_of_cells`
 === ================================================================ ==============================
 """
 
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_mm.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from recbole.data.interaction import Interaction
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -106,7 +108,7 @@ class _Bound:
 _BOUNDS = (
     _Bound("recbole", (1, 2, 1), (1, 3), "other versions have other settings"),
     _Bound("numpy", (1, 26), (3,), "other versions were not tried"),
-    _Bound("pandas", (2, 1, 1), (3,), "RecBole fills missing values in a way pandas 3 ignores"),
+    _Bound("pandas", (2, 1, 1), (4,), "other versions were not tried"),
     _Bound("torch", (2, 6), (2, 14), "newer versions were not tried", fatal=False),
 )
 # What RecBole imports, beside the above; from Python 3.12 on it does not bring them itself.
@@ -186,6 +188,45 @@ def restore_numpy_names() -> None:
         # Not hasattr, for which numpy 1 warns of names on their way out.
         if name not in vars(numpy):
             setattr(numpy, name, getattr(numpy, now))
+
+
+def filled(column: pd.Series, kind: str) -> pd.Series:
+    """Return a column with what is missing filled as RecBole means to.
+
+    It fills in place, in a column that it takes out of a table: a copy, since pandas 3.
+
+    Parameters
+    ----------
+    column
+        A column of a data set, its tokens numbered.
+    kind
+        ``token`` gets 0, ``float`` the mean, a sequence nothing.
+    """
+    if kind == "token":
+        return column.fillna(0)
+    if kind == "float":
+        return column.fillna(column.mean())
+    import numpy as np
+
+    none = np.array([], dtype=np.int64 if kind == "token_seq" else np.float64)
+    return column.map(lambda cell: none if isinstance(cell, float) else cell)
+
+
+@contextmanager
+def lengths_of_cells() -> Iterator[None]:
+    """Make ``Series.agg(len)`` give the length of each cell in the block, as before pandas 3."""
+    import pandas as pd
+
+    original = pd.Series.agg
+
+    def agg(column: pd.Series, func: Any = None, *args: Any, **more: Any) -> Any:
+        return column.map(len) if func is len else original(column, func, *args, **more)
+
+    pd.Series.agg = agg
+    try:
+        yield
+    finally:
+        pd.Series.agg = original
 
 
 class _SilentWriter:

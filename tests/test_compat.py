@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from recbole.utils import get_model
 from recbole_mm import compat
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import ConfigError
+from recbole_mm.run.prepared import load_dataset
 
 GOOD = {
     "recbole": "1.2.1", "numpy": "1.26.4", "pandas": "2.3.3", "torch": "2.13.0+cpu",
@@ -53,7 +56,8 @@ def stock_config(**settings: Any) -> Config:
 def test_the_tried_versions_have_no_problem() -> None:
     for minor in (10, 11, 12, 13):
         assert compat.check_versions(GOOD.get, (3, minor)) == []
-        assert compat.check_versions({**GOOD, "numpy": "2.4.6"}.get, (3, minor)) == []
+        newest = {**GOOD, "numpy": "2.4.6", "pandas": "3.1.1"}
+        assert compat.check_versions(newest.get, (3, minor)) == []
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_the_tried_versions_have_no_problem() -> None:
     [
         ({"numpy": "1.25.2"}, "pip install 'numpy>=1.26,<3'", True),
         ({"numpy": "3.0.0"}, "pip install 'numpy>=1.26,<3'", True),
-        ({"pandas": "3.1.1"}, "pip install 'pandas>=2.1.1,<3'", True),
+        ({"pandas": "4.0.0"}, "pip install 'pandas>=2.1.1,<4'", True),
         ({"recbole": "1.1.1"}, "pip install 'recbole>=1.2.1,<1.3'", True),
         ({"recbole": None}, "pip install 'recbole>=1.2.1,<1.3'", True),
         ({"torch": None}, "pip install 'torch>=2.6,<2.14'", True),
@@ -129,9 +133,9 @@ def test_the_oldest_versions_that_are_tried_are_those_allowed() -> None:
 
 def test_a_run_stops_before_it_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     compat.require_versions()
-    versions = {**GOOD, "pandas": "3.0.0"}
+    versions = {**GOOD, "pandas": "4.0.0"}
     monkeypatch.setattr(compat.check_versions, "__defaults__", (versions.get, (3, 11)))
-    with pytest.raises(ConfigError, match=r"pandas 3\.0\.0.*Type: pip install 'pandas>=2"):
+    with pytest.raises(ConfigError, match=r"pandas 4\.0\.0.*Type: pip install 'pandas>=2"):
         MMConfig("Pop", "ml-100k")
 
 
@@ -148,22 +152,67 @@ def test_still_needed_numpy_2_breaks_recbole(
     assert vars(np)[name] is getattr(np, compat._NUMPY_NAMES[name])
 
 
-@pytest.mark.filterwarnings("ignore:A value is trying to be set on a copy")
-def test_still_needed_copy_on_write_breaks_recbole(tmp_path: Path, no_arguments: None) -> None:
-    """Pandas 3 always copies on write; pandas 2 can be told to."""
+PANDAS_3 = compat._numbers(pd.__version__) >= (3,)
+
+
+@pytest.fixture
+def gaps(tmp_path: Path) -> dict[str, Any]:
+    """Return settings of a data set whose items lack a price, a class and words."""
     (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "d.inter").write_text("user_id:token\titem_id:token\nu\t1\nu\t2\nu\t3\n")
-    (tmp_path / "d" / "d.item").write_text("item_id:token\tprice:float\n1\t1\n2\t\n3\t3\n")
-    columns = {"inter": ["user_id", "item_id"], "item": ["item_id", "price"]}
-    settings = {"data_path": str(tmp_path), "load_col": columns}
+    rows = "".join(f"s{k}\t{k % 3 + step}\t{10 * k + step}\n" for k in range(20) for step in (1, 2))
+    (tmp_path / "d" / "d.inter").write_text(
+        "session_id:token\titem_id:token\ttimestamp:float\n" + rows
+    )
+    (tmp_path / "d" / "d.item").write_text(
+        "item_id:token\tprice:float\tclass:token\twords:token_seq\n"
+        "1\t1\tx\ta b\n2\t\t\t\n3\t3\ty\tb\n4\t8\tx\tc a\n"
+    )
+    return {"data_path": str(tmp_path), "USER_ID_FIELD": "session_id"}
 
-    def prices(copy_on_write: bool) -> list[float]:
-        with pd.option_context("mode.copy_on_write", copy_on_write):
-            config = Config("Pop", "d", config_dict=settings)
-            return Dataset(config).item_feat["price"].tolist()[1:]
 
-    assert prices(False)[1] == 2.0
-    assert np.isnan(prices(True)[1])
+@contextmanager
+def copy_on_write() -> Iterator[None]:
+    """As in pandas 3, where it is always so; pandas 2 can be told to."""
+    if PANDAS_3:
+        yield
+        return
+    with pd.option_context("mode.copy_on_write", True):
+        yield
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Warning:recbole")
+def test_still_needed_copy_on_write_breaks_recbole(gaps: Any, no_arguments: None) -> None:
+    columns = {"inter": ["session_id", "item_id"], "item": ["item_id", "price"]}
+    with copy_on_write():
+        config = Config("Pop", "d", config_dict={**gaps, "load_col": columns})
+        prices = Dataset(config).item_feat["price"].tolist()
+    assert np.isnan(prices[2])
+
+
+def test_gaps_in_item_columns_are_filled_with_any_pandas(gaps: Any) -> None:
+    """By hand: the mean of 1, 3 and 8; no class, no word."""
+    settings = {**gaps, "use_gpu": False, "selected_features": ["price", "class", "words"]}
+    with copy_on_write():
+        dataset = load_dataset("SASRecF", "d", (), settings)
+    feat = dataset.item_feat
+    assert feat["price"][1:, 0].tolist() == [1.0, 4.0, 3.0, 8.0]
+    names = dataset.field2id_token
+    assert [names["class"][one] for one in feat["class"][1:]] == ["x", "[PAD]", "y", "x"]
+    words = [[names["words"][one] for one in row if one] for row in feat["words"][1:].tolist()]
+    assert words == [["a", "b"], [], ["b"], ["c", "a"]]
+
+
+def test_still_needed_length_of_cells() -> None:
+    column, before = pd.Series([[1, 2], [3], []]), pd.Series.agg
+    if PANDAS_3:
+        assert column.agg(len) == 3
+    else:
+        with pytest.warns(FutureWarning, match="built-in function len"):
+            assert column.agg(len).tolist() == [2, 1, 0]
+    with compat.lengths_of_cells():
+        assert column.agg(len).tolist() == [2, 1, 0]
+        assert pd.Series([1, 2]).agg("sum") == 3
+    assert pd.Series.agg is before
 
 
 # ---- 2: TensorBoard ----

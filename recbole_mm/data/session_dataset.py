@@ -26,6 +26,7 @@ from recbole.data.dataset.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_mm import compat
 from recbole_mm.data.atomic import header, read_atomic, require_columns
 from recbole_mm.data.candidates import items_with_features
 from recbole_mm.data.card import DatasetCard, load_dataset_card
@@ -94,7 +95,8 @@ class SessionDataset(Fits, SequentialDataset):
         self.fits, self.asked_columns = {}, set()
         self._only_features: set[str] = set()
         self._rows: dict[str, Rows] = {}
-        super().__init__(config)
+        with compat.lengths_of_cells():
+            super().__init__(config)
         # Copies for the three parts must not keep what was read of the feature files.
         del self._files
 
@@ -160,6 +162,13 @@ class SessionDataset(Fits, SequentialDataset):
                 path,
                 f"{self.time_field} is in milliseconds, other rows are in seconds",
             )
+
+    def _fill_nan(self) -> None:
+        """Fill what is missing, with any pandas."""
+        for name in self.feat_name_list:
+            frame = getattr(self, name)
+            for column in frame:
+                frame[column] = compat.filled(frame[column], self.field2type[column].value)
 
     def _get_remap_list(
         self, field_list: np.ndarray
