@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from recbole_mm.data.fits import enlarged
 from recbole_mm.graph.distance import distance_cooccurrence, normalised, prune
 from recbole_mm.model.base import MMSequentialRecommender
+from recbole_mm.model.chunked import mean_softmax_ce
 from recbole_mm.model.layers import Match, gather_rows, make_match
-from recbole_mm.model.losses import softmax_ce, without_own_items
 from recbole_mm.model.mdsrec import content
 from recbole_mm.model.mdsrec.centers import CenterPool, center_step, logistic_noise, relation
 from recbole_mm.model.mdsrec.diagnostics import Batches, diagnose
@@ -249,13 +249,10 @@ class MDSRec(MMSequentialRecommender):
             item_seq, lengths = self.inputs(interaction)
             queries = self._queries(item_seq, lengths, tables)
             candidates = self._candidates(tables)
-            parts = {name: queries[name] @ candidates[name].T for name in self.streams}
-            if self.settings.train_own_items == "mask":
-                parts = {n: without_own_items(one, item_seq, target) for n, one in parts.items()}
-            # Column 0 is no item and must not take part in the softmax.
+            struck = item_seq if self.settings.train_own_items == "mask" else None
             return tuple(
-                self.alpha[name] * softmax_ce(scores[:, 1:], target - 1).mean()
-                for name, scores in parts.items()
+                self.alpha[name] * mean_softmax_ce(query, candidates[name], target, struck)
+                for name, query in queries.items()
             )
 
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:
