@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 EXTRAS = (
-    "urllib3 PIL torchvision sentence_transformers transformers fastapi uvicorn pydantic faiss"
+    "urllib3 PIL torchvision sentence_transformers transformers fastapi uvicorn pydantic faiss optuna"
 ).split()
 SCRIPT = f"""
 import sys
@@ -18,7 +18,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 import recbole_mm.api, recbole_mm.compare.execute, recbole_mm.serve.pack
-import recbole_mm.serve.recommender, recbole_mm.testing
+import recbole_mm.serve.recommender, recbole_mm.testing, recbole_mm.tune.options
 """
 
 

@@ -213,8 +213,13 @@ def _job(
     # The content of the configuration files counts, their names do not.
     settings = [spec.label, *arguments, *(sha256_file(file) for file in config_files)]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', spec.label)[:60]}-s{seed}-{digest}"
+    name = f"{file_name(spec.label)}-s{seed}-{digest}"
     return Job(spec.label, seed, arguments, folder / "runs" / name, folder / "logs" / f"{name}.log")
+
+
+def file_name(label: str) -> str:
+    """Return a row's label as a part of file names."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label)[:60]
 
 
 def write_plan(
