@@ -70,6 +70,8 @@ def compare(
     output: str | Path | None = None,
     jobs: int = 1,
     baseline: str | None = None,
+    tuned: str | Path | None = None,
+    knock_out: str | None = None,
     config_files: Sequence[str | Path] = (),
     plugins: Sequence[str] = (),
     **keys: object,
@@ -91,6 +93,10 @@ def compare(
         Runs side by side.
     baseline
         The row that the others are tested against.
+    tuned
+        Output folder of `tune`: rows take their best settings from there.
+    knock_out
+        ``"modalities"`` adds rows with each modality left out, shuffled and random.
     config_files, plugins, **keys
         Given to every run, as in `run`.
 
@@ -108,7 +114,8 @@ def compare(
     registry.load_plugins(list(plugins))
     return compare_rows(
         dataset, rows, list(seeds), seeds_for=seeds_for, output=output, config_files=config_files,
-        plugins=plugins, overrides=keys, jobs=jobs, baseline=baseline,
+        plugins=plugins, overrides=keys, jobs=jobs, baseline=baseline, tuned=tuned,
+        knock_out=knock_out,
     )  # fmt: skip
 
 

@@ -171,6 +171,13 @@ def _compare(commands: Commands) -> None:
     _option(parser, "output", "folder of the runs and tables", metavar="FOLDER")
     _option(parser, "jobs", "runs side by side (default 1)", type=int, default=1)
     _option(parser, "baseline", "model or variant that the others are tested against")
+    _option(parser, "tuned", "output folder of tune: rows take their settings", metavar="FOLDER")
+    _option(
+        parser,
+        "knock_out",
+        "modalities: also each modality left out, shuffled and random",
+        choices=("modalities",),
+    )
     parser.add_argument(
         "--table_only", action="store_true", help="write the tables again, without running anything"
     )

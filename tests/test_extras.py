@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 EXTRAS = (
-    "urllib3 PIL torchvision sentence_transformers transformers fastapi uvicorn pydantic faiss optuna"
-).split()
+    *"urllib3 PIL torchvision sentence_transformers transformers".split(),
+    *"fastapi uvicorn pydantic faiss optuna".split(),
+)
 SCRIPT = f"""
 import sys
 

@@ -24,13 +24,13 @@ _DIVISIONS = ("target", "popularity", "history", "new_items")
 _PACKAGES = ("recbole_mm", "recbole", "torch")
 
 
-def markdown(rows: Sequence[Row], baseline: str | None) -> str:
-    """Return the whole report as Markdown."""
+def markdown(rows: Sequence[Row], baseline: str | None, more: Sequence[str] = ()) -> str:
+    """Return the whole report as Markdown; ``more`` sections stand before failures and commands."""
     done = [row for row in rows if row.records]
     parts = [_caption(done)]
     if done:
         parts += [_main_table(done), _paired_table(done, baseline), _slice_table(done, baseline)]
-    parts += [_failures(rows), _commands(rows)]
+    parts += [*more, _failures(rows), _commands(rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

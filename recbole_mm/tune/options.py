@@ -48,6 +48,22 @@ def add_tune_options(parser: ArgumentParser) -> None:
     _option(parser, "output", "folder of studies, table and best settings", metavar="FOLDER")
 
 
+def add_sweep_options(parser: ArgumentParser) -> None:
+    """Add the options of ``sweep``."""
+    _option(parser, "model", "model, such as SRIM")
+    _option(parser, "key", "key that is swept, such as n_layers")
+    _words(parser, "values", 'its values: "0 1 2 3 4"')
+    _option(parser, "key2", "a second key: every pair of values, and a heat map", metavar="KEY")
+    _words(parser, "values2", "values of the second key")
+    _common(parser)
+    _words(parser, "seeds", 'seeds, such as "0 1 2"', options.numbers)
+    _option(parser, "output", "folder of the runs and tables", metavar="FOLDER")
+    _option(parser, "jobs", "runs side by side (default 1)", type=int, default=1)
+    parser.add_argument(
+        "--table_only", action="store_true", help="write the tables again, without running anything"
+    )
+
+
 class Command(NamedTuple):
     """A command: what it does, its options, and ``package.module:function`` of its steps."""
 
@@ -61,5 +77,10 @@ COMMANDS = {
         "Search the best settings of several models under one budget.",
         add_tune_options,
         "recbole_mm.tune.search:tune_command",
+    ),
+    "sweep": Command(
+        "Run one model with every value of a key, or of two.",
+        add_sweep_options,
+        "recbole_mm.tune.sweep:sweep_command",
     ),
 }
