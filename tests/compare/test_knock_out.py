@@ -122,6 +122,7 @@ def test_a_damaged_plan_is_named(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_real_comparison_knocks_out_text(tmp_path):
     shop = tmp_path / "data" / "toy"
     shop.mkdir(parents=True)
