@@ -76,11 +76,11 @@ def run(
     ensure_dataset(config["dataset"], Path(config["data_path"]))
     inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder), _log_to(folder / LOG, config["state"]):
+    with alone_in(folder), log_to(folder / LOG, config["state"]):
         prepared = prepare_run(config)
         if not resume:
             # Only now: a run that is refused must not lose what an earlier one left here.
-            _write_config(config, folder)
+            write_config(config, folder)
         record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
         result.save()
@@ -121,7 +121,8 @@ def _resumed(
     return plain["model"], plain["dataset"], [stored], overrides
 
 
-def _write_config(config: MMConfig, folder: Path) -> None:
+def write_config(config: MMConfig, folder: Path) -> None:
+    """Write the configuration of a run that begins, and remove what an earlier one left there."""
     if (folder / RESULT).is_file():
         logger.info("%s holds the result of an earlier run of these settings; replacing it", folder)
         (folder / RESULT).unlink()
@@ -157,7 +158,7 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: flo
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the system frees the lock of a killed one."""
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -193,15 +194,17 @@ class _RunLog(logging.FileHandler):
 
 
 @contextmanager
-def _log_to(path: Path, level: str) -> Iterator[None]:
-    """Log to ``path`` and to standard error for the time of one run.
+def log_to(path: Path, level: str, *, shown: bool = True) -> Iterator[None]:
+    """Log to ``path`` and, if ``shown``, to standard error for the time of one run.
 
     RecBole logs to the root logger, and two runs in one process must not share a file.
     """
     root = logging.getLogger()
     before, threshold = root.handlers[:], root.level
     file = _RunLog(path, encoding="utf-8")
-    handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [file]
+    if shown:
+        handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     root.handlers, root.level = handlers, logging.getLevelName(str(level).upper())
