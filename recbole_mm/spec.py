@@ -158,6 +158,18 @@ OURS = {
     **{
         name: ModelSpec(
             name,
+            f"{_MODEL}.peers.{module}:{name}",
+            origin="recbole_mm",
+            settings=f"{_MODEL}.peers.settings:{name}Settings",
+        )
+        for name, module in (
+            ("LLM2SASRec", "llm2"),
+            ("LLM2BERT4Rec", "llm2"),
+        )
+    },
+    **{
+        name: ModelSpec(
+            name,
             f"{_MODEL}.counting.{module}:{name}",
             origin="recbole_mm",
             settings=f"{_MODEL}.counting.settings:{name}Settings",
@@ -170,4 +182,14 @@ OURS = {
             ("Counting", "model"),
         )
     },
+}
+# Models of RecBole that take item vectors as well; without any they are RecBole's, bit by bit.
+WITH_VECTORS = {
+    name: ModelSpec(
+        name,
+        f"{_MODEL}.peers.vectors:{name}",
+        origin="recbole",
+        settings=f"{_MODEL}.peers.settings:VectorSettings",
+    )
+    for name in ("SASRecF", "GRU4RecF", "FDSA")
 }

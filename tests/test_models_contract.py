@@ -35,6 +35,10 @@ MMSBR = {**MMSBR_SIZES, "contrast_sample": 64}
 SLOWLY = Overfit(learning_rate=0.01, epochs=400)
 
 PARTS = ["transitions", "lexical", "own_items"]
+BROKEN_BERT4REC = {
+    "batch_of_one": "divides the loss by the number of masked positions, which may be 0",
+    "overfits": "learns masked items of the history only, never the row's target",
+}
 PADDING_STAMP = (
     "sums the vectors of all columns, padding included, and its _init_weights fills the padding "
     "row with random numbers"
@@ -112,10 +116,7 @@ TABLE = {
     "BERT4Rec": Row(
         "BERT4Rec",
         TRANSFORMER,
-        broken={
-            "batch_of_one": "divides the loss by the number of masked positions, which may be 0",
-            "overfits": "learns masked items of the history only, never the row's target",
-        },
+        broken=BROKEN_BERT4REC,
     ),
     "SRGNN": Row("SRGNN", {"embedding_size": 16}),
     "GCSAN": Row("GCSAN", TRANSFORMER),
@@ -143,6 +144,11 @@ TABLE = {
     "SASRecF": Row("SASRecF", TRANSFORMER),
     # Attention over the item's columns; over a single one its weight is always 1.
     "FDSA": Row("FDSA", TRANSFORMER, unused=("feature_att_layer.*",)),
+    "GRU4RecF vectors": Row("GRU4RecF", {**RECURRENT, **BOTH}),
+    "SASRecF vectors": Row("SASRecF", {**TRANSFORMER, **BOTH, "selected_features": []}),
+    "FDSA vectors": Row("FDSA", {**TRANSFORMER, **BOTH, "score_parts": PARTS}),
+    "LLM2SASRec": Row("LLM2SASRec", {**TRANSFORMER, "score_parts": PARTS}),
+    "LLM2BERT4Rec": Row("LLM2BERT4Rec", TRANSFORMER, broken=BROKEN_BERT4REC),
 }
 
 
@@ -152,6 +158,7 @@ READ_FEATURES = (
     "SRIM", "SRIM paper", "NFRec", "NFRec concat", "NFRec text", "AlterRec", "AlterRec official",
     "AlterRec aug", "MDSRec", "MDSRec paper", "MDSRec text", "MMSBR", "MMSBR no image",
     "MMSBR no price", "MMSBR official", "ContentKNN", "Counting text",
+    "GRU4RecF vectors", "SASRecF vectors", "FDSA vectors", "LLM2SASRec", "LLM2BERT4Rec",
 )  # fmt: skip
 COUNTED_WHEN_BUILT = ("SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting")
 
