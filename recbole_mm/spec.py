@@ -167,6 +167,18 @@ OURS = {
             ("LLM2BERT4Rec", "llm2"),
         )
     },
+    "UniSRec": ModelSpec(
+        "UniSRec",
+        f"{_MODEL}.peers.unisrec:UniSRec",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.peers.settings:UniSRecSettings",
+        variants={
+            "pretrain": (
+                f"{_MODEL}.peers.contrastive:ContrastiveUniSRec",
+                f"{_MODEL}.peers.settings:ContrastiveUniSRecSettings",
+            ),
+        },
+    ),
     **{
         name: ModelSpec(
             name,

@@ -17,7 +17,8 @@ SHIPPED = sorted(f for f in yaml_files.path().rglob("*.yaml") if f.parent.name !
 
 OURS = (
     "SRIM", "AlterRec", "NFRec", "MMSBR", "MDSRec",
-    "LLM2SASRec", "LLM2BERT4Rec", "SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting",
+    "LLM2SASRec", "LLM2BERT4Rec", "UniSRec",
+    "SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ SRIM = {"embedding_size": 16, "co_samples": 64}
 NFREC = {**NARROW, "n_layers": 1}
 ALTERREC = {**NARROW, "n_layers": 1}
 MDSREC = {**TRANSFORMER, "n_centers": 4, "n_neighbors": 4}
+UNISREC = {**TRANSFORMER, "n_experts": 2}
 BOTH = {"modalities": ["text", "image"]}
 # Each of the two branches gets half of the epochs.
 IN_TURNS = Overfit(learning_rate=0.02, epochs=1000)
@@ -147,6 +148,15 @@ TABLE = {
     "GRU4RecF vectors": Row("GRU4RecF", {**RECURRENT, **BOTH}),
     "SASRecF vectors": Row("SASRecF", {**TRANSFORMER, **BOTH, "selected_features": []}),
     "FDSA vectors": Row("FDSA", {**TRANSFORMER, **BOTH, "score_parts": PARTS}),
+    "UniSRec": Row("UniSRec", {**UNISREC, **BOTH}, overfit=SLOWLY),
+    "UniSRec text": Row("UniSRec", {**UNISREC, "preset": "text"}, overfit=SLOWLY),
+    "UniSRec with parts": Row("UniSRec", {**UNISREC, "score_parts": PARTS}, overfit=SLOWLY),
+    # Only the targets of the batch are negatives, so that other items may come before the target.
+    "UniSRec pretrain": Row(
+        "UniSRec",
+        {**UNISREC, "preset": "pretrain"},
+        overfit=Overfit(learning_rate=0.01, epochs=400, hit=0.9),
+    ),
     "LLM2SASRec": Row("LLM2SASRec", {**TRANSFORMER, "score_parts": PARTS}),
     "LLM2BERT4Rec": Row("LLM2BERT4Rec", TRANSFORMER, broken=BROKEN_BERT4REC),
 }
@@ -159,6 +169,7 @@ READ_FEATURES = (
     "AlterRec aug", "MDSRec", "MDSRec paper", "MDSRec text", "MMSBR", "MMSBR no image",
     "MMSBR no price", "MMSBR official", "ContentKNN", "Counting text",
     "GRU4RecF vectors", "SASRecF vectors", "FDSA vectors", "LLM2SASRec", "LLM2BERT4Rec",
+    "UniSRec", "UniSRec text", "UniSRec with parts", "UniSRec pretrain",
 )  # fmt: skip
 COUNTED_WHEN_BUILT = ("SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting")
 
@@ -186,7 +197,11 @@ def _does_not_apply(name: str) -> set[str]:
     if name.startswith(COUNTED_WHEN_BUILT):
         reads = name in READ_FEATURES
         return counts | {"cache"} if reads else counts | {"cache", "missing_features"}
-    if name == "NFRec text":  # has no vectors of its own for items
+    if name in (
+        "NFRec text",
+        "UniSRec text",
+        "UniSRec pretrain",
+    ):  # has no vectors of its own for items
         return {"padding_item"}
     if name in READ_FEATURES:
         return set()

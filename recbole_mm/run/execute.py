@@ -24,7 +24,8 @@ from recbole_mm.run.floor import floor_of
 from recbole_mm.run.members import blended
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
-from recbole_mm.run.prepared import Prepared, prepare
+from recbole_mm.run.prepared import Builder, Prepared, prepare
+from recbole_mm.run.pretrained import from_pretrained
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
 from recbole_mm.trainer.base import trainer_class
@@ -77,7 +78,8 @@ def run(
     inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder), _log_to(folder / LOG, config["state"]):
-        prepared = prepare(config, blended) if config["model"] == "Blend" else prepare(config)
+        builder = _builder(config["model"], bool(resume))
+        prepared = prepare(config, builder) if builder else prepare(config)
         if not resume:
             # Only now: a run that is refused must not lose what an earlier one left here.
             _write_config(config, folder)
@@ -86,6 +88,14 @@ def run(
         result.save()
         write_page(result)
     return result
+
+
+def _builder(model: str, resume: bool) -> Builder | None:
+    """Return what makes a model that starts from other runs; None for all others."""
+    if model == "Blend":
+        return blended
+    # A run that goes on has weights of its own.
+    return from_pretrained if model == "UniSRec" and not resume else None
 
 
 def run_folder(config: MMConfig) -> Path:
