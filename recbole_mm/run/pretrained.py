@@ -32,7 +32,7 @@ def encoders(config: MMConfig) -> Encoders:
         manifest = load_manifest(manifest_path(files.find(modality)))
         about = manifest.encoder if manifest is not None else {}
         found[modality] = {
-            key: value for key, value in about.items() if key in ("name", "revision", "fitted_on")
+            key: str(about.get(key, "")) for key in ("name", "revision", "fitted_on")
         }
     return found
 

@@ -17,9 +17,10 @@ import pandas as pd
 from recbole_mm.config import MMConfig
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.itememb import itememb_path, write_itememb
-from recbole_mm.data.session_dataset import SessionDataset
+from recbole_mm.data.session_dataset import SessionDataset, inter_file
 from recbole_mm.errors import ConfigError, FeatureError
 from recbole_mm.model.peers.unisrec import UniSRec
+from recbole_mm.prepare import ensure_dataset
 from recbole_mm.prepare.output import INTER_TYPES, write_dataset
 from recbole_mm.run.execute import run
 from recbole_mm.run.prepared import Prepared, prepare
@@ -60,6 +61,8 @@ def pretrain(
     parts = {}
     for name in datasets:
         config = MMConfig(MODEL, name, config_files, {**keys, "preset": PRESET})
+        ensure_dataset(name, Path(config["data_path"]))
+        inter_file(name, Path(config["data_path"]))
         parts[name] = prepare(config)
     _require_alike(parts)
     folder = Path(output)

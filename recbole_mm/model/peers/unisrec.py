@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from recbole.config import Config
@@ -54,7 +54,7 @@ class UniSRec(MMSequentialRecommender):
         If a modality is missing, or fewer than two training items have a vector of it.
     """
 
-    Settings = UniSRecSettings
+    Settings: ClassVar[type[UniSRecSettings]] = UniSRecSettings
     settings: UniSRecSettings
     input_type = InputType.POINTWISE
     described: Tensor
@@ -116,7 +116,7 @@ class UniSRec(MMSequentialRecommender):
         states = self.dropout(self.norm(vectors + places))
         return encode_last(self.encoder, states, lengths, fused)
 
-    def calculate_loss(self, interaction: Interaction) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
         """Return the mean cross-entropy over all items."""
         with self.full_precision():
             query, candidates = self._match(interaction)
