@@ -21,11 +21,11 @@ from recbole_mm.evaluation.new_items import ranks_among
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
-from recbole_mm.run.members import blended
+from recbole_mm.run.members import prepare_run
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
-from recbole_mm.run.prepared import Builder, Prepared, prepare
-from recbole_mm.run.pretrained import from_pretrained
+from recbole_mm.run.prepared import Prepared
+from recbole_mm.run.pretrained import start_from_pretrained
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
 from recbole_mm.trainer.base import trainer_class
@@ -78,9 +78,9 @@ def run(
     inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder), _log_to(folder / LOG, config["state"]):
-        builder = _builder(config["model"], bool(resume))
-        prepared = prepare(config, builder) if builder else prepare(config)
+        prepared = prepare_run(config)
         if not resume:
+            start_from_pretrained(prepared)
             # Only now: a run that is refused must not lose what an earlier one left here.
             _write_config(config, folder)
         record = _train_and_test(prepared, folder, bool(resume), started)
@@ -88,14 +88,6 @@ def run(
         result.save()
         write_page(result)
     return result
-
-
-def _builder(model: str, resume: bool) -> Builder | None:
-    """Return what makes a model that starts from other runs; None for all others."""
-    if model == "Blend":
-        return blended
-    # A run that goes on has weights of its own.
-    return from_pretrained if model == "UniSRec" and not resume else None
 
 
 def run_folder(config: MMConfig) -> Path:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from recbole_mm.config import MMConfig
 from recbole_mm.data.card import load_dataset_card
-from recbole_mm.data.session_dataset import SessionDataset, feature_files
+from recbole_mm.data.session_dataset import feature_files
 from recbole_mm.encode.manifest import load_manifest, manifest_path
 from recbole_mm.errors import CheckpointError
 from recbole_mm.files import BEST
+from recbole_mm.run.prepared import Prepared
 from recbole_mm.trainer.checkpoint import load_checkpoint, state_differences
 
 logger = logging.getLogger(__name__)
@@ -37,23 +38,18 @@ def encoders(config: MMConfig) -> Encoders:
     return found
 
 
-def from_pretrained(
-    config: MMConfig, model_class: type, dataset: SessionDataset
-) -> AbstractRecommender:
-    """Make UniSRec, with the weights of the folder ``pretrained`` where the settings name one.
+def start_from_pretrained(prepared: Prepared) -> None:
+    """Give a new model the weights of the folder ``pretrained``, where its settings name one.
 
     Raises
     ------
     CheckpointError
         There are no such weights, they do not fit, or they were learned from other vectors.
     """
-    model = model_class(config, dataset)
-    # The preset that pre-trains leaves no choice of it.
-    if model.settings.pretrained is not None:
-        folder = Path(model.settings.pretrained)
-        model.take_pretrained(_weights(folder, model, encoders(config)))
-        logger.info("%s starts from what was learned in %s", config["model"], folder)
-    return model
+    model, config = prepared.model, prepared.config
+    if (named := getattr(getattr(model, "settings", None), "pretrained", None)) is not None:
+        model.take_pretrained(_weights(Path(named), model, encoders(config)))
+        logger.info("%s starts from what was learned in %s", config["model"], named)
 
 
 def _weights(folder: Path, model: AbstractRecommender, made_by: Encoders) -> dict[str, Tensor]:
