@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recbole_mm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for add in (
-        _run, _compare, _tuning, _blend, _encode, _prepare, _audit, _export, _serving, _doctor
+        _run, _compare, _tuning, _blend, _pretrain, _encode, _prepare, _audit, _export, _serving, _doctor
     ):  # fmt: skip
         add(commands)
     return parser
@@ -224,6 +224,24 @@ def _on_blend(args: argparse.Namespace, overrides: Overrides) -> int:
     folders: list[Plain] = [*args.runs]
     keys: dict[str, Plain] = {**shared_protocol(args.runs), "runs": folders, **overrides}
     print(format_result(run(BLEND, str(keys.pop("dataset")), (), keys)))
+    return 0
+
+
+def _pretrain(commands: Commands) -> None:
+    """Add ``pretrain``."""
+    help_ = "Pre-train UniSRec on several data sets; --pretrained=FOLDER starts a run from it."
+    parser = _command(commands, "pretrain", help_, _on_pretrain)
+    _list_option(parser, "datasets", 'data sets to learn from, such as "A B C"')
+    _option(parser, "output", "folder of the weights and of the mixed data", required=True)
+    _list_option(parser, "config_files", "YAML files, later ones win", options.files)
+
+
+def _on_pretrain(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Pre-train, and print the result on mixed validation sessions."""
+    from recbole_mm.run import format_result
+    from recbole_mm.run.pretraining import pretrain
+
+    print(format_result(pretrain(args.datasets, args.output, args.config_files, overrides)))
     return 0
 
 

@@ -25,6 +25,7 @@ from recbole_mm.run.members import prepare_run
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared
+from recbole_mm.run.pretrained import start_from_pretrained
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
 from recbole_mm.trainer.base import trainer_class
@@ -79,6 +80,7 @@ def run(
     with alone_in(folder), log_to(folder / LOG, config["state"]):
         prepared = prepare_run(config)
         if not resume:
+            start_from_pretrained(prepared)
             # Only now: a run that is refused must not lose what an earlier one left here.
             write_config(config, folder)
         record = _train_and_test(prepared, folder, bool(resume), started)
