@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbole_mm import exits, options, registry, spec, yaml_files
+from recbole_mm import early, exits, options, registry, spec, yaml_files
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.version import __version__
@@ -131,7 +131,7 @@ def _handle_run(args: argparse.Namespace, overrides: Overrides) -> int:
         model, dataset = args.model or "", args.dataset or ""
     else:
         model, dataset = _from_files(args, "model"), _from_files(args, "dataset")
-        registry.resolve(model)  # a misspelt name is answered before torch is imported
+        early.check_keys(model, dataset, args.config_files, overrides)
     if args.explain is not None:
         return _explain(model, dataset, args, overrides)
     from recbole_mm.run import format_result, run
@@ -248,10 +248,11 @@ def _audit(commands: Commands) -> None:
 
 def _on_audit(args: argparse.Namespace, overrides: Overrides) -> int:
     """Split the data set as configured, check it, and print its data sheet."""
+    dataset = _from_files(args, "dataset")
+    early.check_keys("Pop", dataset, args.config_files, overrides)
     from recbole_mm.data.audit import data_sheet
     from recbole_mm.run.prepared import load_dataset
 
-    dataset = _from_files(args, "dataset")
     print(data_sheet(load_dataset("Pop", dataset, args.config_files, overrides)))
     return 0
 
@@ -267,10 +268,11 @@ def _export(commands: Commands) -> None:
 
 def _on_export(args: argparse.Namespace, overrides: Overrides) -> int:
     """Split the data set as configured, and export it."""
+    dataset = _from_files(args, "dataset")
+    early.check_keys("Pop", dataset, args.config_files, overrides)
     from recbole_mm.data.export import export_benchmark
     from recbole_mm.run.prepared import load_dataset
 
-    dataset = _from_files(args, "dataset")
     built = load_dataset("Pop", dataset, args.config_files, overrides)
     print(export_benchmark(built, args.out))
     return 0
