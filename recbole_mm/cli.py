@@ -195,11 +195,11 @@ def _blend(commands: Commands) -> None:
 def _on_blend(args: argparse.Namespace, overrides: Overrides) -> int:
     """Run the model Blend under the protocol of the runs, and print the result."""
     from recbole_mm.run import format_result, run
-    from recbole_mm.run.members import shared_protocol
+    from recbole_mm.run.members import BLEND, shared_protocol
 
     folders: list[Plain] = [*args.runs]
     keys: dict[str, Plain] = {**shared_protocol(args.runs), "runs": folders, **overrides}
-    print(format_result(run("Blend", str(keys.pop("dataset")), (), keys)))
+    print(format_result(run(BLEND, str(keys.pop("dataset")), (), keys)))
     return 0
 
 

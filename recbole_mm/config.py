@@ -235,6 +235,8 @@ class MMConfig(Config):
             raise self._misfit("train_neg_sample_args", "~ because loss_type is CE")
         for key, expected in nested.misfits(values).items():
             raise self._misfit(key, expected)
+        if values["length_buckets"] and not values["shuffle"]:
+            raise self._misfit("length_buckets", "0 because shuffle is false")
         self._check_sessions_known(values)
         heads, width = values.get("n_heads"), values.get("hidden_size")
         if isinstance(heads, int) and isinstance(width, int) and width % heads:

@@ -24,6 +24,16 @@ UNSUPPORTED = {
     "DIN": "it predicts clicks row by row and cannot rank all items",
     "DIEN": "it predicts clicks row by row and cannot rank all items",
 }
+# Sequential models whose loss and scores do not change when columns that hold nothing but padding
+# are cut off; a test compares both, gradients included. Of the others Caser, FOSSIL, HGN, RepeatNet
+# and SINE have weights or indices per column, HRM pools a fixed number of columns, and FEARec,
+# LightSANs, NPE, NextItNet, SHAN and STAMP let padding into the sum.
+_IGNORES_PADDING = frozenset(
+    {
+        *("BERT4Rec", "CORE", "FDSA", "FPMC", "GCSAN", "GRU4Rec", "GRU4RecF", "NARM", "SASRec"),
+        *("SASRecF", "SRGNN", "TransRec"),
+    }
+)
 
 
 @cache
@@ -86,6 +96,19 @@ def scores_by_user(model_class: type) -> bool:
     )
     _, _, module = next(own, model_class).__module__.partition("recbole.model.general_recommender.")
     return bool(module) and module not in ("pop", "random")
+
+
+def ignores_padding(model_class: type) -> bool:
+    """Return whether columns behind the longest history of a batch may be cut off for a model.
+
+    A class says so itself by ``ignores_padding``, as ours do; of RecBole's models it is known. What
+    is neither said nor known is taken for no, a subclass of a RecBole model too.
+    """
+    said = getattr(model_class, "ignores_padding", None)
+    if said is not None:
+        return bool(said)
+    sequential = model_class.__module__.startswith("recbole.model.sequential_recommender.")
+    return sequential and model_class.__name__ in _IGNORES_PADDING
 
 
 def layer_name(file: str | Path) -> str:

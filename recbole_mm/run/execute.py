@@ -21,10 +21,10 @@ from recbole_mm.evaluation.new_items import ranks_among
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
-from recbole_mm.run.members import blended
+from recbole_mm.run.members import prepare_run
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
-from recbole_mm.run.prepared import Prepared, prepare
+from recbole_mm.run.prepared import Prepared
 from recbole_mm.run.record import Record, RunResult, outcome_of
 from recbole_mm.run.studies import after_training
 from recbole_mm.trainer.base import trainer_class
@@ -77,7 +77,7 @@ def run(
     inter_file(config["dataset"], Path(config["data_path"]))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder), _log_to(folder / LOG, config["state"]):
-        prepared = prepare(config, blended) if config["model"] == "Blend" else prepare(config)
+        prepared = prepare_run(config)
         if not resume:
             # Only now: a run that is refused must not lose what an earlier one left here.
             _write_config(config, folder)
