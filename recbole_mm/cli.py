@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbole_mm import early, exits, options, registry, spec, yaml_files
+from recbole_mm import early, exits, options, processes, registry, spec, yaml_files
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.version import __version__
@@ -35,6 +35,10 @@ def _dispatch(argv: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 2
+    if processes.launched():
+        if args.command != "run":
+            raise ConfigError(f"{args.command} works in one process; start it without torchrun")
+        processes.quiet()
     registry.load_plugins(getattr(args, "plugins", None) or [])
     return int(args.handler(args, options.parse_overrides(rest)))
 
@@ -137,7 +141,8 @@ def _handle_run(args: argparse.Namespace, overrides: Overrides) -> int:
     from recbole_mm.run import format_result, run
 
     result = run(model, dataset, args.config_files, overrides, resume=args.resume)
-    print(format_result(result))
+    if processes.leads():
+        print(format_result(result))
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from recbole.config import Config
 from recbole.utils import InputType, ModelType
 
-from recbole_mm import compat, key_table, keys, nested, registry, stock, yaml_files
+from recbole_mm import compat, key_table, keys, nested, processes, registry, stock, yaml_files
 from recbole_mm.data.atomic import header
 from recbole_mm.early import COMMAND_LINE
 from recbole_mm.errors import ConfigError
@@ -329,8 +329,13 @@ class MMConfig(Config):
     def _init_device(self) -> None:
         """Choose the device without touching ``CUDA_VISIBLE_DEVICES``."""
         values = self.final_config_dict
-        device = compat.choose_device(values["gpu_id"], values["use_gpu"])
+        # Of several processes on a machine each takes the GPU of its own number.
+        gpu = processes.local_rank() if processes.launched() else values["gpu_id"]
+        device = compat.choose_device(gpu, values["use_gpu"])
+        # RecBole's own way of several processes stays off.
         values.update(single_spec=True, local_rank=0, device=device)
+        if not processes.leads():
+            values.update(log_wandb=False, show_progress=False)
 
     # ---- Use ----
 
