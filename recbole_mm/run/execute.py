@@ -22,6 +22,7 @@ from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unf
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
 from recbole_mm.run.members import blended
+from recbole_mm.run.memory import memory_explained
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared, prepare
@@ -81,7 +82,8 @@ def run(
         if not resume:
             # Only now: a run that is refused must not lose what an earlier one left here.
             _write_config(config, folder)
-        record = _train_and_test(prepared, folder, bool(resume), started)
+        with memory_explained(prepared):
+            record = _train_and_test(prepared, folder, bool(resume), started)
         result = RunResult(folder, record)
         result.save()
         write_page(result)
