@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 from recbole_mm import yaml_files
 
@@ -50,6 +52,22 @@ def source_file(name: str, families: Sequence[str] = FAMILIES) -> tuple[str, Pat
         if name.isidentifier() and file.is_file():
             return family, file
     return None
+
+
+@cache
+def argument_names() -> list[str]:
+    """Return the keys of RecBole's own lists of arguments.
+
+    The file that holds them is read by itself: ``import recbole.utils`` would import torch.
+    """
+    file = Path(str(folder()), "utils", "argument_list.py")
+    lists = [node.value for node in ast.parse(file.read_text("utf-8")).body if _is_list(node)]
+    return [name for value in lists for name in ast.literal_eval(value)]
+
+
+def _is_list(node: ast.stmt) -> TypeGuard[ast.Assign]:
+    """Return whether a statement assigns a list to a name such as ``general_arguments``."""
+    return isinstance(node, ast.Assign) and isinstance(node.value, ast.List)
 
 
 def class_in(file: Path) -> str | None:

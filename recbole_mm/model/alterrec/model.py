@@ -64,6 +64,7 @@ class AlterRec(MMSequentialRecommender):
     Settings: ClassVar[type[AlterRecSettings]] = AlterRecSettings
     settings: AlterRecSettings
     input_type = InputType.POINTWISE
+    loss_by_rows = True
     sampler_class: ClassVar[type[negatives.NegativeSampler]] = negatives.NegativeSampler
 
     def __init__(self, config: Config, dataset: SessionDataset) -> None:

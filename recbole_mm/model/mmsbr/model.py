@@ -31,7 +31,6 @@ from recbole_mm.model.mmsbr.features import (
     Content,
     ItemVectors,
     ProjectedVectors,
-    Vectors,
     prepare_content,
 )
 from recbole_mm.model.mmsbr.interest import GatedSum, Interest
@@ -45,6 +44,7 @@ from recbole_mm.model.mmsbr.pivots import (
 from recbole_mm.model.mmsbr.price import PricePreference, squared_distances
 from recbole_mm.model.mmsbr.prices import Prices, read_prices
 from recbole_mm.model.mmsbr.settings import MMSBRSettings
+from recbole_mm.model.spaces import Vectors
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
