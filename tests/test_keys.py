@@ -17,6 +17,7 @@ SHIPPED = sorted(f for f in yaml_files.path().rglob("*.yaml") if f.parent.name !
 
 OURS = (
     "SRIM", "AlterRec", "NFRec", "MMSBR", "MDSRec",
+    "LLM2SASRec", "LLM2BERT4Rec", "UniSRec",
     "SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting",
 )  # fmt: skip
 

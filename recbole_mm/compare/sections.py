@@ -21,6 +21,7 @@ from recbole_mm.compare.tables import (
     warnings,
     what_was_ranked,
 )
+from recbole_mm.compare.worth import worth_section
 from recbole_mm.evaluation.significance import Difference
 from recbole_mm.page.elements import Cell, Html, element, folded, joined, page, section, table
 from recbole_mm.run.record import Record
@@ -58,6 +59,7 @@ def comparison_page(rows: Sequence[Row], baseline: str | None) -> str:
         _paired_section(compared, baseline),
         _slice_section(done),
         pictures.curve_section(done, floor),
+        worth_section(done),
         content_section(done),
         knockout_section(done),
         pictures.cost_section(done, floor),

@@ -26,6 +26,7 @@ from recbole_mm.run.members import prepare_run
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared
+from recbole_mm.run.pretrained import start_from_pretrained
 from recbole_mm.run.record import Metrics, Record, RunResult, outcome_of, read_result
 from recbole_mm.run.studies import after_training
 from recbole_mm.trainer.base import MMTrainerMixin, trainer_class
@@ -85,15 +86,15 @@ def _run_in(folder: Path, config: MMConfig, resume: bool, started: float) -> Run
     """Run in a folder; of several processes, the first writes it and looks at the trained model."""
     if not processes.leads():
         with _silent():
-            _train(prepare_run(config), folder, resume, started)
+            _train(_prepared(config, resume), folder, resume, started)
             processes.wait()
         return RunResult(folder, cast(Record, read_result(folder)))
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder), _log_to(folder / LOG, config["state"]):
-        prepared = prepare_run(config)
+    with alone_in(folder), log_to(folder / LOG, config["state"]):
+        prepared = _prepared(config, resume)
         if not resume:
             # Only now: a run that is refused must not lose what an earlier one left here.
-            _write_config(config, folder)
+            write_config(config, folder)
         trainer, valid, test = _train(prepared, folder, resume, started)
         with processes.alone():
             result = RunResult(folder, _record(prepared, trainer, valid, test))
@@ -101,6 +102,14 @@ def _run_in(folder: Path, config: MMConfig, resume: bool, started: float) -> Run
             write_page(result)
         processes.wait()
     return result
+
+
+def _prepared(config: MMConfig, resume: bool) -> Prepared:
+    """Return all that a run needs; where it begins, with pretrained weights if they are named."""
+    prepared = prepare_run(config)
+    if not resume:
+        start_from_pretrained(prepared)
+    return prepared
 
 
 def run_folder(config: MMConfig) -> Path:
@@ -136,7 +145,8 @@ def _resumed(
     return plain["model"], plain["dataset"], [stored], overrides
 
 
-def _write_config(config: MMConfig, folder: Path) -> None:
+def write_config(config: MMConfig, folder: Path) -> None:
+    """Write the configuration of a run that begins, and remove what an earlier one left there."""
     if (folder / RESULT).is_file():
         logger.info("%s holds the result of an earlier run of these settings; replacing it", folder)
         (folder / RESULT).unlink()
@@ -179,7 +189,7 @@ def _record(prepared: Prepared, trainer: MMTrainerMixin, valid: Metrics, test: M
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the system frees the lock of a killed one."""
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -226,15 +236,17 @@ def _silent() -> Iterator[None]:
 
 
 @contextmanager
-def _log_to(path: Path, level: str) -> Iterator[None]:
-    """Log to ``path`` and to standard error for the time of one run.
+def log_to(path: Path, level: str, *, shown: bool = True) -> Iterator[None]:
+    """Log to ``path`` and, if ``shown``, to standard error for the time of one run.
 
     RecBole logs to the root logger, and two runs in one process must not share a file.
     """
     root = logging.getLogger()
     before, threshold = root.handlers[:], root.level
     file = _RunLog(path, encoding="utf-8")
-    handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [file]
+    if shown:
+        handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     root.handlers, root.level = handlers, logging.getLevelName(str(level).upper())

@@ -161,7 +161,7 @@ def load_features(
     tokens = dataset.field2id_token[dataset.iid_field]
     return ItemFeatures.load(
         files, tokens, modalities, missing=config["missing_features"],
-        source=config["feature_source"], seed=config["seed"],
+        source=config["feature_source"], seed=config["seed"], source_of=config["feature_source_of"],
     )  # fmt: skip
 
 

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from recbole_mm import compat, processes
 from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.evaluation.hooks import HasLossNames, HasStartEpoch
-from recbole_mm.evaluation.ranking import RankCollector
 from recbole_mm.files import BEST, LAST
 from recbole_mm.times import time_left
 from recbole_mm.trainer.evaluating import EvaluationMixin
@@ -118,7 +117,6 @@ class MMTrainerMixin(CheckpointMixin, SplitMixin, EvaluationMixin):
         self._told = self.started
         self.best_epoch = -1
         self.stopped = False
-        self._ranks = RankCollector()
         self._epoch = self._batch = self._batches = 0
         self._epoch_started = self.started
         self._identity = self._identify(None)
@@ -167,7 +165,6 @@ class MMTrainerMixin(CheckpointMixin, SplitMixin, EvaluationMixin):
 
     def _begin(self, train_data: TrainDataLoader) -> None:
         """Look at the training data before the first epoch, and finish a resume with it."""
-        self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
         self._meet(train_data)
