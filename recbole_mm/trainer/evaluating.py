@@ -121,8 +121,8 @@ class EvaluationMixin(Trainer):
         ranks, equal = np.empty((2, len(rows)), dtype=np.int64)
         bar = tqdm(total=len(rows), desc="evaluation", unit="row", disable=not progress)
         with bar:
-            for where, interaction, items in chunks(eval_data, self._scores, rows):
-                scores = self._ranked_scores(interaction, items)
+            for where, interaction, items in chunks(self.model, eval_data, rows):
+                scores = self._scores(interaction, items)
                 ranks[where], equal[where] = target_ranks(scores, items)
                 self.eval_collector.eval_batch_collect(
                     scores, interaction, torch.arange(len(items)), items
@@ -142,14 +142,9 @@ class EvaluationMixin(Trainer):
         )
         return {name: round(float(value), digits) for name, value in found}
 
-    def _scores(self, interaction: Interaction) -> Tensor:
-        """Return the scores ``(B, n_items)``; padding has ``-inf``."""
+    def _scores(self, interaction: Interaction, items: Tensor) -> Tensor:
+        """Return the scores ``(B, n_items)``: checked, and without a masked history."""
         scores: Tensor = self._full_sort_batch_eval((interaction, None, None, None))[1]
-        return scores
-
-    def _ranked_scores(self, interaction: Interaction, items: Tensor) -> Tensor:
-        """Return the scores as they are ranked: checked, and without a masked history."""
-        scores = self._scores(interaction)
         if bool(scores.max() < torch.inf):  # False for NaN, too
             return mask_history(scores, interaction, items, self.config)
         raise TrainingError(
