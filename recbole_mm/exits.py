@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from recbole_mm import processes
 from recbole_mm.errors import MMError, TrainingError
 
 _MEMORY = (
@@ -68,6 +69,8 @@ def guarded(command: Callable[[], int]) -> int:
         return 141
     except Exception as error:
         if (message := _message(error)) is None:
+            if not processes.may_speak():
+                return 1
             raise
         return _fail(message, 3 if isinstance(error, TrainingError) else 2)
 
@@ -103,7 +106,9 @@ def _flush() -> None:
 
 
 def _say(line: str) -> None:
-    """Print to standard error, as far as that can be written."""
+    """Print to standard error, as far as that can be written; of several processes, one does."""
+    if not processes.may_speak():
+        return
     with suppress(OSError, AttributeError):
         print(line, file=sys.stderr, flush=True)
 

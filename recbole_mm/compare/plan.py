@@ -154,14 +154,8 @@ def _check_row(
     shared: Mapping[str, str],
 ) -> None:
     """Find a misspelt model, key or value now rather than hours later."""
-    from recbole_mm.config import MMConfig
-
-    values = {
-        key: yaml_files.parse_value(text, spec.label)
-        for key, text in {**shared, **dict(spec.keys)}.items()
-    }
     try:
-        MMConfig(spec.model, dataset, config_files, values)
+        _configure(spec, dataset, config_files, shared)
     except ConfigError as error:
         hint = _per_row_hint(spec, specs, dataset, config_files, shared)
         raise ConfigError(f"row {spec.label}: {error}{hint}") from error
@@ -186,17 +180,24 @@ def _accepts(
     spec: RowSpec, dataset: str, config_files: Sequence[str | Path], keys: Mapping[str, str]
 ) -> bool:
     """Tell whether a row's model takes these keys."""
+    try:
+        _configure(spec, dataset, config_files, keys)
+    except ConfigError:
+        return False
+    return True
+
+
+def _configure(
+    spec: RowSpec, dataset: str, config_files: Sequence[str | Path], shared: Mapping[str, str]
+) -> None:
+    """Read a row's keys, and those that all rows have, as its runs will; raise what is wrong."""
     from recbole_mm.config import MMConfig
 
     values = {
         key: yaml_files.parse_value(text, spec.label)
-        for key, text in {**keys, **dict(spec.keys)}.items()
+        for key, text in {**shared, **dict(spec.keys)}.items()
     }
-    try:
-        MMConfig(spec.model, dataset, config_files, values)
-    except ConfigError:
-        return False
-    return True
+    MMConfig(spec.model, dataset, config_files, values)
 
 
 def _common_arguments(

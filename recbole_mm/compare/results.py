@@ -68,7 +68,7 @@ class Attempt:
     command: tuple[str, ...]
     record: Record | None
     error: str
-    log: Path
+    log: str
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,9 @@ def _read_plan(path: Path) -> Plan:
 
 
 def _attempt(folder: Path, run: PlannedRun) -> Attempt:
-    log = folder / run["log"]
+    log = run["log"]
     record = read_result(folder / run["folder"])
-    error = "" if record else last_error(log)
+    error = "" if record else last_error(folder / log)
     return Attempt(run["seed"], tuple(run["command"]), record, error, log)
 
 
@@ -221,7 +221,7 @@ def _floor_attempt(record: Record) -> Attempt:
     made.pop("parts", None)
     made.pop("variants", None)
     made.pop("diagnostics", None)
-    return Attempt(record["seed"], (), made, "", Path())
+    return Attempt(record["seed"], (), made, "", "")
 
 
 def check_comparable(rows: Sequence[Row]) -> None:

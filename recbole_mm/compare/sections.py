@@ -260,7 +260,7 @@ def _settings_section(rows: Sequence[Row]) -> Html:
 def _failures(rows: Sequence[Row]) -> Html:
     lines = [
         [Cell(row.label), Cell(str(a.seed), a.seed), Cell(a.error, kind="text"),
-         Cell(str(a.log), kind="text")]
+         Cell(a.log, kind="text")]
         for row in rows
         for a in row.failed
     ]  # fmt: skip

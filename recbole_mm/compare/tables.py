@@ -227,7 +227,7 @@ def percent(value: float, base: float) -> str:
 
 def _failures(rows: Sequence[Row]) -> str:
     lines = [
-        [row.label, str(attempt.seed), attempt.error, str(attempt.log)]
+        [row.label, str(attempt.seed), attempt.error, attempt.log]
         for row in rows
         for attempt in row.failed
     ]

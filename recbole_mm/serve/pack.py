@@ -19,6 +19,7 @@ from recbole_mm.config import MMConfig
 from recbole_mm.errors import CheckpointError
 from recbole_mm.files import atomic_write, read_json, sha256_file
 from recbole_mm.model.parts.late_model import with_late_parts
+from recbole_mm.run.members import BLEND
 from recbole_mm.serve.card import CARD, card_page, model_card
 from recbole_mm.serve.catalogue import Catalogue
 from recbole_mm.serve.packed import PackedDataset, dataset_state
@@ -37,7 +38,6 @@ FORMAT = "recbole_mm.pack/1"
 # Keys of a run that a pack does without: where things lay, and what was looked at after training.
 _LEFT_OUT = ("run_folder", "data_path", "feature_path", "checkpoint_dir", "case_sessions")
 _CHECKED = 32
-BLEND = "Blend"
 
 
 def write_pack(restored: Restored, output: str | Path) -> Path:
