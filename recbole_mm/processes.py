@@ -57,6 +57,7 @@ _ALONE = Group()
 _group = _ALONE
 # The launcher's table that all processes share, a torch.distributed.Store.
 _store: Any = None
+_meetings = 0
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> bool:
@@ -122,17 +123,23 @@ def joined(device: torch.device) -> Iterator[None]:
 
 def _join(device: torch.device) -> Group:
     """Meet the other processes."""
-    global _store
+    global _store, _meetings
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    _store, rank, world = next(iter(rendezvous("env://", timeout=_LONGEST)))
+    told = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if _store is None:
+        _store, *_ = next(iter(rendezvous("env://", timeout=_LONGEST)))
+    _meetings += 1
+    # A second run of these processes must not find the addresses of the first.
+    table = PrefixStore(f"recbole_mm/{_meetings}", _store)
     dist.init_process_group(
-        backend, store=_store, rank=rank, world_size=world, timeout=_LONGEST,
+        backend, store=table, rank=told[0], world_size=told[1], timeout=_LONGEST,
         device_id=device if device.type == "cuda" else None,
     )  # fmt: skip
-    return Group(rank, world)
+    return Group(*told)
 
 
 def _leave() -> None:

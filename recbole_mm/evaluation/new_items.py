@@ -16,7 +16,6 @@ from recbole_mm.evaluation.ranking import target_ranks
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import FullSortEvalDataLoader
-    from recbole.data.interaction import Interaction
     from recbole.model.abstract_recommender import AbstractRecommender
 
     from recbole_mm.data.features import ItemFeatures
@@ -125,13 +124,10 @@ def ranks_among(
     others = torch.from_numpy(~held).to(device)
     targets = loader.dataset.inter_feat[loader.config["ITEM_ID_FIELD"]].numpy()
     rows = np.flatnonzero(held[targets])
-
-    def score(interaction: Interaction) -> Tensor:
-        return model.full_sort_predict(interaction).view(len(interaction), -1)
-
     ranks = np.empty(len(rows), dtype=np.int64)
-    for where, interaction, items in chunks(loader, score, rows):
-        ranked = mask_history(score(interaction), interaction, items, loader.config)
+    for where, interaction, items in chunks(model, loader, rows):
+        scores = model.full_sort_predict(interaction).view(len(interaction), -1)
+        ranked = mask_history(scores, interaction, items, loader.config)
         ranks[where], _ = target_ranks(ranked.masked_fill(others, -torch.inf), items)
     return ranks
 

@@ -102,21 +102,9 @@ def _metrics(
     model.eval()
     rows = len(loader.dataset)
     collected: dict[str, _Collector] = {}
-
-    def checked(interaction: Interaction) -> NamedScores:
+    for where, interaction, items in chunks(model, loader):
         for name, scores in named(interaction):
             _check(model, name, scores, len(interaction))
-            yield name, scores
-
-    def together(interaction: Interaction) -> Tensor:
-        """Return one table that differs if one of the scores does."""
-        total = torch.zeros(len(interaction), model.n_items, device=model.device)
-        for weight, (_, scores) in enumerate(checked(interaction), start=1):
-            total = total + weight * scores
-        return total
-
-    for where, interaction, items in chunks(loader, together):
-        for name, scores in checked(interaction):
             ranked = mask_history(scores, interaction, items, loader.config)
             collected.setdefault(name, _Collector(rows)).add(where, scores, ranked, items)
     return {name: found.metrics(topk, metrics) for name, found in collected.items()}

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
+from scipy.stats import rankdata
 
 from recbole_mm.config import MMConfig
-from recbole_mm.evaluation.chunks import chunk_count, chunks, rows_at_once, without_padding
+from recbole_mm.errors import ConfigError
+from recbole_mm.evaluation.chunks import chunks, rows_at_once
 from recbole_mm.evaluation.masking import strike_out
+from recbole_mm.evaluation.ranking import metrics_from_ranks
 from recbole_mm.run.prepared import prepare
 from recbole_mm.testing.case import SMALL, write_toy
 from recbole_mm.trainer.base import trainer_class
@@ -40,92 +44,56 @@ class Loader:
             def __len__(self):
                 return len(rows)
 
+            def __getitem__(self, numbers):
+                return rows[numbers]
+
         self.dataset = Part()
 
-    def collate_fn(self, rows):
-        return self.dataset.inter_feat[torch.from_numpy(rows)], None, None, None
+    def transform(self, dataset, rows):
+        return rows
 
 
-def bag(batch):
-    """Score the items of the history: padding changes nothing."""
-    scores = torch.zeros(len(batch["item_id"]), N)
-    return scores.scatter_add(1, batch["item_id_list"], torch.ones(batch["item_id_list"].shape))
+class Narrow:
+    ignores_padding = True
 
 
-def seen(loader, score, rows=None):
+def seen(loader, model, rows=None):
     return [
         (one.where.tolist(), one.interaction["item_id_list"].shape[1], one.items.tolist())
-        for one in chunks(loader, score, rows)
+        for one in chunks(model, loader, rows)
     ]
 
 
 def test_like_lengths_together_and_cut():
     loader = Loader()
     targets = loader.dataset.inter_feat["item_id"].tolist()
-    found = seen(loader, bag)
+    found = seen(loader, Narrow())
     assert [where for where, _, _ in found] == [[1, 5, 2], [3, 7, 0], [4, 6]]
     assert [width for _, width, _ in found] == [4, 2, 1]
     assert [items for *_, items in found] == [[targets[k] for k in w] for w, _, _ in found]
-    assert chunk_count(loader, 8) == len(found) == 3
 
 
 def test_some_rows_only_are_named_by_their_place():
-    found = seen(Loader(), bag, np.array([6, 1, 3]))
+    found = seen(Loader(), Narrow(), np.array([6, 1, 3]))
     assert [(where, width) for where, width, _ in found] == [([1, 2, 0], 4)]
-    assert seen(Loader(), bag, np.array([], dtype=np.int64)) == []
+    assert seen(Loader(), Narrow(), np.array([], dtype=np.int64)) == []
 
 
-def left(batch):
-    """Counts the columns, as a convolution of fixed width or a mean over all of them would."""
-    return bag(batch) / batch["item_id_list"].shape[1]
+def test_models_that_do_not_say_that_they_ignore_padding_keep_it():
+    assert {width for _, width, _ in seen(Loader(), object())} == {WIDTH}
 
 
-def fixed(batch):
-    return bag(batch) + batch["item_id_list"].view(-1, WIDTH).sum()
-
-
-def drawn(batch):
-    return torch.rand(len(batch["item_id"]), N)
-
-
-def short(batch):
-    return bag(batch)[: batch["item_id_list"].shape[1]]
-
-
-@pytest.mark.parametrize("score", [left, fixed, drawn, short])
-def test_scores_that_depend_on_the_width_keep_it(score):
-    assert {width for _, width, _ in seen(Loader(), score)} == {WIDTH}
-
-
-def test_a_buffer_that_a_model_fills_again_hides_nothing():
-    buffer = torch.zeros(16, N)
-
-    def score(batch):
-        buffer[: len(batch["item_id"])] = left(batch)
-        return buffer[: len(batch["item_id"])]
-
-    assert {width for _, width, _ in seen(Loader(), score)} == {WIDTH}
-
-
-def test_an_error_at_full_width_is_not_hidden():
-    def score(batch):
-        raise RuntimeError("no such table")
-
-    with pytest.raises(RuntimeError, match="no such table"):
-        seen(Loader(), score)
-
-
-def test_only_lists_are_cut():
-    columns = {
-        "item_id_list": torch.tensor([[1, 0, 0]]),
-        "item_length": torch.tensor([1]),
-        "price_list": torch.tensor([[0.5, 0.0, 0.0]]),
-        "vector": torch.ones(1, 3),
-    }
-    found = without_padding(Interaction(columns), KEYS)
-    shapes = {name: tuple(value.shape) for name, value in found.interaction.items()}
-    assert shapes == {"item_id_list": (1, 1), "item_length": (1,), "price_list": (1, 1),
-                      "vector": (1, 3)}  # fmt: skip
+def test_only_lists_are_cut_and_rows_are_transformed_afterwards():
+    loader = Loader((1, 2))
+    loader.dataset.inter_feat.update(Interaction({"price_list": torch.ones(2, WIDTH),
+                                                  "vector": torch.ones(2, WIDTH)}))  # fmt: skip
+    loader.transform = lambda dataset, rows: (
+        rows.update(Interaction({"doubled_list": rows["item_id_list"].repeat(1, 2)})) or rows
+    )
+    (only,) = chunks(Narrow(), loader)
+    shapes = {name: tuple(value.shape[1:]) for name, value in only.interaction.interaction.items()}
+    assert shapes == {"item_id": (), "item_length": (), "item_id_list": (2,), "price_list": (2,),
+                      "vector": (WIDTH,), "doubled_list": (4,)}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -211,13 +179,44 @@ def test_stock_models_are_cut_where_they_can_be(model, cut, data, tmp_path, monk
     trainer.evaluate(made.test, load_best_model=False)
     full, lengths = made.config["MAX_ITEM_LIST_LENGTH"], made.test.dataset.inter_feat["item_length"]
     assert int(lengths.max()) < full
-    rows = len(lengths)
-    # The last ones are the evaluation itself; before it a few rows are scored to and fro.
-    assert rows < len(widths) <= rows + 64
-    assert widths[-rows:] == (shortened(lengths) if cut else [full] * rows)
+    assert widths == (shortened(lengths) if cut else [full] * len(lengths))
 
 
 def shortened(lengths):
     """Return the width of each row: the longest of its chunk of four."""
     order = sorted(lengths.tolist(), reverse=True)
     return [order[place - place % 4] for place in range(len(order))]
+
+
+@pytest.mark.parametrize("metric", ["ItemCoverage", "GiniIndex", "AveragePopularity"])
+def test_metrics_that_recboles_collector_cannot_deliver_are_refused_in_one_line(metric, data):
+    keys = {"data_path": str(data), "metrics": ["NDCG", metric]}
+    with pytest.raises(ConfigError, match=f"{metric}.* is not accepted") as error:
+        MMConfig("SASRec", SMALL.name, (), keys)
+    assert "\n" not in str(error.value)
+
+
+class Spread(SASRec):
+    """Gives every fourth item one score, so that targets share theirs."""
+
+    def full_sort_predict(self, interaction):
+        scores = super().full_sort_predict(interaction)
+        return scores[:, torch.arange(self.n_items) // 4 * 4]
+
+
+def test_tied_items_share_their_mean_position_in_every_number(data, tmp_path):
+    keys = {"data_path": str(data), "run_folder": str(tmp_path), "use_gpu": False,
+            "train_batch_size": 64}  # fmt: skip
+    made = prepare(MMConfig("SASRec", SMALL.name, (), keys))
+    model = Spread(made.config, made.train.dataset).eval()
+    trainer = trainer_class(made.spec, Spread)(made.config, model)
+    found = trainer.evaluate(made.test, load_best_model=False)
+    rows = made.test.dataset.inter_feat
+    with torch.no_grad():
+        scores = model.full_sort_predict(rows)[:, 1:].double().numpy()
+    target = rows["item_id"].numpy() - 1
+    # scipy's mean position of ties; padding is left out.
+    ranks = np.ceil([rankdata(-row)[t] for row, t in zip(scores, target, strict=True)])
+    assert trainer.ranks.tolist() == ranks.tolist() and trainer.tied == len(ranks)
+    expected = metrics_from_ranks(ranks, [10, 20], ["Hit", "MRR", "NDCG"])
+    assert found == pytest.approx(expected, abs=1e-15)
