@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recbole_mm.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from recbole_mm.api import compare, encode, run
+    from recbole_mm.api import compare, encode, run, tune
     from recbole_mm.config import MMConfig
     from recbole_mm.errors import MMError
     from recbole_mm.model.base import MMSequentialRecommender
@@ -30,6 +30,7 @@ __all__ = [
     "encode",
     "register_model",
     "run",
+    "tune",
 ]
 
 # Imported on first use: importing the package must not import torch.
@@ -44,7 +45,7 @@ _HOMES = {
 
 
 # Rooms of the package that are also called.
-_JOBS = ("compare", "encode", "run")
+_JOBS = ("compare", "encode", "run", "tune")
 
 
 def __getattr__(name: str) -> object:

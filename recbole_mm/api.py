@@ -1,4 +1,4 @@
-"""The jobs of the command line as functions: ``recbole_mm.run``, ``compare`` and ``encode``.
+"""The jobs of the command line as functions: ``recbole_mm.run``, ``compare``, ``tune``, ``encode``.
 
 With `recbole_mm.Recommender` they are the public interface; docs/api.md shows them in use.
 """
@@ -16,6 +16,8 @@ from recbole_mm.encode.price import encode_price
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.execute import run as run_once
 from recbole_mm.run.record import RunResult
+from recbole_mm.tune.search import TRIALS
+from recbole_mm.tune.search import tune as tune_rows
 from recbole_mm.yaml_files import default_data_path, default_feature_path
 
 _PICTURES = ("images", "image_col")
@@ -68,6 +70,8 @@ def compare(
     output: str | Path | None = None,
     jobs: int = 1,
     baseline: str | None = None,
+    tuned: str | Path | None = None,
+    knock_out: str | None = None,
     config_files: Sequence[str | Path] = (),
     plugins: Sequence[str] = (),
     **keys: object,
@@ -89,6 +93,10 @@ def compare(
         Runs side by side.
     baseline
         The row that the others are tested against.
+    tuned
+        Output folder of `tune`: rows take their best settings from there.
+    knock_out
+        ``"modalities"`` adds rows with each modality left out, shuffled and random.
     config_files, plugins, **keys
         Given to every run, as in `run`.
 
@@ -106,7 +114,56 @@ def compare(
     registry.load_plugins(list(plugins))
     return compare_rows(
         dataset, rows, list(seeds), seeds_for=seeds_for, output=output, config_files=config_files,
-        plugins=plugins, overrides=keys, jobs=jobs, baseline=baseline,
+        plugins=plugins, overrides=keys, jobs=jobs, baseline=baseline, tuned=tuned,
+        knock_out=knock_out,
+    )  # fmt: skip
+
+
+def tune(
+    models: str | Sequence[str],
+    dataset: str,
+    *,
+    trials: int = TRIALS,
+    seconds: float | None = None,
+    output: str | Path | None = None,
+    space: str | Path | None = None,
+    config_files: Sequence[str | Path] = (),
+    plugins: Sequence[str] = (),
+    **keys: Any,
+) -> Path:
+    """Search the best settings of several models under one budget, on validation alone.
+
+    Parameters
+    ----------
+    models
+        ``"SRIM SASRec"`` or a list; a variant is written ``SRIM:preset=hybrid``.
+    dataset
+        Name of the data set.
+    trials, seconds
+        What each model gets: trials, and seconds over all of them.
+    output
+        Folder of studies and tables; ``saved/tune/<dataset>`` if left out. Trials that are there
+        already are not made again.
+    space
+        Folder of search spaces of your own, ``<Model>.yaml``.
+    config_files, plugins, **keys
+        Given to every trial, as in `run`; keys that are given are not searched.
+
+    Returns
+    -------
+    Path
+        The table, Markdown; all trials and the best settings of each model are beside it.
+
+    Raises
+    ------
+    recbole_mm.MMError
+        A row, space, budget or key is wrong, or there is no such data set.
+    """
+    rows = models.split() if isinstance(models, str) else list(models)
+    registry.load_plugins(list(plugins))
+    return tune_rows(
+        dataset, rows, trials=trials, seconds=seconds, output=output, space=space,
+        config_files=config_files, overrides=keys,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbole_mm import exits, options, registry, spec, yaml_files
+from recbole_mm import early, exits, options, processes, registry, spec, yaml_files
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.version import __version__
@@ -35,6 +35,10 @@ def _dispatch(argv: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 2
+    if processes.launched():
+        if args.command != "run":
+            raise ConfigError(f"{args.command} works in one process; start it without torchrun")
+        processes.quiet()
     registry.load_plugins(getattr(args, "plugins", None) or [])
     return int(args.handler(args, options.parse_overrides(rest)))
 
@@ -49,7 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recbole_mm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for add in (
-        _run, _compare, _blend, _encode, _prepare, _audit, _export, _serving, _doctor
+        _run, _compare, _tuning, _blend, _pretrain, _encode, _prepare, _audit,
+        _export, _serving, _doctor,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -131,13 +136,14 @@ def _handle_run(args: argparse.Namespace, overrides: Overrides) -> int:
         model, dataset = args.model or "", args.dataset or ""
     else:
         model, dataset = _from_files(args, "model"), _from_files(args, "dataset")
-        registry.resolve(model)  # a misspelt name is answered before torch is imported
+        early.check_keys(model, dataset, args.config_files, overrides)
     if args.explain is not None:
         return _explain(model, dataset, args, overrides)
     from recbole_mm.run import format_result, run
 
     result = run(model, dataset, args.config_files, overrides, resume=args.resume)
-    print(format_result(result))
+    if processes.leads():
+        print(format_result(result))
     return 0
 
 
@@ -171,6 +177,13 @@ def _compare(commands: Commands) -> None:
     _option(parser, "output", "folder of the runs and tables", metavar="FOLDER")
     _option(parser, "jobs", "runs side by side (default 1)", type=int, default=1)
     _option(parser, "baseline", "model or variant that the others are tested against")
+    _option(parser, "tuned", "output folder of tune: rows take their settings", metavar="FOLDER")
+    _option(
+        parser,
+        "knock_out",
+        "modalities: also each modality left out, shuffled and random",
+        choices=("modalities",),
+    )
     parser.add_argument(
         "--table_only", action="store_true", help="write the tables again, without running anything"
     )
@@ -185,6 +198,23 @@ def _on_compare(args: argparse.Namespace, overrides: Overrides) -> int:
     return compare_command(args, overrides)
 
 
+def _tuning(commands: Commands) -> None:
+    """Add ``tune``, ``sweep`` and ``paper``; their options stand beside their steps."""
+    from recbole_mm.tune.options import COMMANDS
+
+    for name, command in COMMANDS.items():
+        command.add_options(_command(commands, name, command.help, _on_tuning))
+
+
+def _on_tuning(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Delegate to the command's module."""
+    from recbole_mm.tune.options import COMMANDS
+
+    if hasattr(args, "dataset"):
+        args.dataset = _from_files(args, "dataset")
+    return int(spec.import_object(COMMANDS[args.command].handler)(args, overrides))
+
+
 def _blend(commands: Commands) -> None:
     """Add ``blend``."""
     help_ = "Sum the scores of finished runs, with weights fitted on validation rows."
@@ -195,11 +225,29 @@ def _blend(commands: Commands) -> None:
 def _on_blend(args: argparse.Namespace, overrides: Overrides) -> int:
     """Run the model Blend under the protocol of the runs, and print the result."""
     from recbole_mm.run import format_result, run
-    from recbole_mm.run.members import shared_protocol
+    from recbole_mm.run.members import BLEND, shared_protocol
 
     folders: list[Plain] = [*args.runs]
     keys: dict[str, Plain] = {**shared_protocol(args.runs), "runs": folders, **overrides}
-    print(format_result(run("Blend", str(keys.pop("dataset")), (), keys)))
+    print(format_result(run(BLEND, str(keys.pop("dataset")), (), keys)))
+    return 0
+
+
+def _pretrain(commands: Commands) -> None:
+    """Add ``pretrain``."""
+    help_ = "Pre-train UniSRec on several data sets; --pretrained=FOLDER starts a run from it."
+    parser = _command(commands, "pretrain", help_, _on_pretrain)
+    _list_option(parser, "datasets", 'data sets to learn from, such as "A B C"')
+    _option(parser, "output", "folder of the weights and of the mixed data", required=True)
+    _list_option(parser, "config_files", "YAML files, later ones win", options.files)
+
+
+def _on_pretrain(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Pre-train, and print the result on mixed validation sessions."""
+    from recbole_mm.run import format_result
+    from recbole_mm.run.pretraining import pretrain
+
+    print(format_result(pretrain(args.datasets, args.output, args.config_files, overrides)))
     return 0
 
 
@@ -248,10 +296,11 @@ def _audit(commands: Commands) -> None:
 
 def _on_audit(args: argparse.Namespace, overrides: Overrides) -> int:
     """Split the data set as configured, check it, and print its data sheet."""
+    dataset = _from_files(args, "dataset")
+    early.check_keys("Pop", dataset, args.config_files, overrides)
     from recbole_mm.data.audit import data_sheet
     from recbole_mm.run.prepared import load_dataset
 
-    dataset = _from_files(args, "dataset")
     print(data_sheet(load_dataset("Pop", dataset, args.config_files, overrides)))
     return 0
 
@@ -267,10 +316,11 @@ def _export(commands: Commands) -> None:
 
 def _on_export(args: argparse.Namespace, overrides: Overrides) -> int:
     """Split the data set as configured, and export it."""
+    dataset = _from_files(args, "dataset")
+    early.check_keys("Pop", dataset, args.config_files, overrides)
     from recbole_mm.data.export import export_benchmark
     from recbole_mm.run.prepared import load_dataset
 
-    dataset = _from_files(args, "dataset")
     built = load_dataset("Pop", dataset, args.config_files, overrides)
     print(export_benchmark(built, args.out))
     return 0

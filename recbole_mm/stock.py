@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 from recbole_mm import yaml_files
 
@@ -22,6 +24,15 @@ UNSUPPORTED = {
     "DIN": "it predicts clicks row by row and cannot rank all items",
     "DIEN": "it predicts clicks row by row and cannot rank all items",
 }
+# Sequential models whose loss and scores do not change when columns that hold nothing but padding
+# are cut off; a test compares both, gradients included. Of the others Caser, FOSSIL, HGN, RepeatNet
+# and SINE have weights or indices per column, HRM pools a fixed number of columns, and FEARec,
+# LightSANs, NPE, NextItNet, SHAN and STAMP let padding into the sum.
+_IGNORES_PADDING = frozenset(
+    {
+        *("BERT4Rec", "CORE", "FPMC", "GCSAN", "GRU4Rec", "NARM", "SASRec", "SRGNN", "TransRec"),
+    }
+)
 
 
 @cache
@@ -40,6 +51,22 @@ def source_file(name: str, families: Sequence[str] = FAMILIES) -> tuple[str, Pat
         if name.isidentifier() and file.is_file():
             return family, file
     return None
+
+
+@cache
+def argument_names() -> list[str]:
+    """Return the keys of RecBole's own lists of arguments.
+
+    The file that holds them is read by itself: ``import recbole.utils`` would import torch.
+    """
+    file = Path(str(folder()), "utils", "argument_list.py")
+    lists = [node.value for node in ast.parse(file.read_text("utf-8")).body if _is_list(node)]
+    return [name for value in lists for name in ast.literal_eval(value)]
+
+
+def _is_list(node: ast.stmt) -> TypeGuard[ast.Assign]:
+    """Return whether a statement assigns a list to a name such as ``general_arguments``."""
+    return isinstance(node, ast.Assign) and isinstance(node.value, ast.List)
 
 
 def class_in(file: Path) -> str | None:
@@ -68,6 +95,19 @@ def scores_by_user(model_class: type) -> bool:
     )
     _, _, module = next(own, model_class).__module__.partition("recbole.model.general_recommender.")
     return bool(module) and module not in ("pop", "random")
+
+
+def ignores_padding(model_class: type) -> bool:
+    """Return whether columns behind the longest history of a batch may be cut off for a model.
+
+    A class says so itself by ``ignores_padding``, as ours do; of RecBole's models it is known. What
+    is neither said nor known is taken for no, a subclass of a RecBole model too.
+    """
+    said = getattr(model_class, "ignores_padding", None)
+    if said is not None:
+        return bool(said)
+    sequential = model_class.__module__.startswith("recbole.model.sequential_recommender.")
+    return sequential and model_class.__name__ in _IGNORES_PADDING
 
 
 def layer_name(file: str | Path) -> str:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
+from typing import IO
 
+import pytest
 from hypothesis import settings
 
 # One thread: the numbers must not depend on the machine, and tests run side by side.
@@ -13,3 +19,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("home", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "home")
+
+
+class InProcess:
+    """Stands for a process of a comparison's run; that they are real, tests/compare shows."""
+
+    def __init__(self, command: list[str], stdout: IO[bytes], **more: object) -> None:
+        from recbole_mm import cli
+
+        assert command[:3] == [sys.executable, "-m", "recbole_mm"]
+        with io.TextIOWrapper(os.fdopen(os.dup(stdout.fileno()), "wb")) as log:
+            with redirect_stdout(log), redirect_stderr(log):
+                self.returncode = cli.main(command[3:])
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the runs of comparisons in the process of the test, which saves imports."""
+    here = SimpleNamespace(Popen=InProcess, DEVNULL=None, STDOUT=None)
+    monkeypatch.setattr("recbole_mm.compare.jobs.subprocess", here)

@@ -57,7 +57,7 @@ def test_importing_the_package_imports_no_torch() -> None:
 def test_rooms_are_modules_and_jobs() -> None:
     from recbole_mm import api
 
-    for name in ("run", "compare", "encode"):
+    for name in ("run", "compare", "encode", "tune"):
         assert inspect.ismodule(getattr(recbole_mm, name)) and callable(getattr(recbole_mm, name))
         assert "**" in str(inspect.signature(getattr(api, name)))
     with pytest.raises(recbole_mm.MMError, match="Did you mean SRIM"):

@@ -65,6 +65,36 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
     assert counts == f"{[0] * 9} [] 8"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --model=SRIM --learning_rat=0.1", "unknown key 'learning_rat'. Did you mean"),
+        ("run --model=SASRec --alternation_epochs=2", "It is a key of AlterRec"),
+        ("run --model=SRIM --n_layers=two", "n_layers = 'two' is not accepted"),
+        ("run --model=SRIM --preset=papper", "no preset 'papper'"),
+        ("run --model=SRIM --config_files=bad.yaml", "bad.yaml: unknown key 'epoch'"),
+        ("audit --split=time", "unknown key 'split'"),
+    ],
+)
+def test_a_misspelt_key_is_refused_before_torch_is_imported(
+    tmp_path: Path, arguments: str, message: str
+) -> None:
+    (tmp_path / "bad.yaml").write_text("epoch: 3\n")
+    code = (
+        "import sys\n"
+        "from recbole_mm.cli import main\n"
+        f"code = main({[*arguments.split(), '--dataset=Cellphones']})\n"
+        "heavy = ('torch', 'recbole', 'pandas', 'numpy', 'scipy', 'sklearn')\n"
+        "print(code, [m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout == "2 []\n"
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_all_three_ways_to_start(tmp_path: Path) -> None:
     """The module, and the script of the clone with run's arguments."""
     for command in (["-m", "recbole_mm", "run"], [str(CLONE / "run_recbole_mm.py")]):
@@ -129,9 +159,15 @@ def test_overrides_that_cannot_be_read(tokens: list[str], message: str) -> None:
     ],
 )
 def test_run_in_recboles_ways(
-    argv: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    argv: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     calls = fake_run(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.yaml", "b.yaml"):
+        Path(name).write_text("epochs: 1\n")
     words = [word.replace("|", " ") for word in argv.split(" ")]
     if "--config_files a.yaml" in words:
         words[words.index("--config_files a.yaml") :] = ["--config_files", "a.yaml b.yaml"]

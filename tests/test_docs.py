@@ -7,17 +7,11 @@ are too long for a test; their options, models and keys are checked.
 
 from __future__ import annotations
 
-import io
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO
 
 import pytest
 
@@ -27,7 +21,7 @@ from recbole_mm.config import MMConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
-TRAINS = ("run", "compare")
+TRAINS = ("run", "compare", "tune", "sweep")
 # Sessions before this one are left out of the data that the commands get.
 FIRST = "S2700"
 
@@ -77,19 +71,6 @@ def folder(tmp_path: Path) -> Path:
     return here
 
 
-class InProcess:
-    """Stands for a process of a comparison's run; that they are real, tests/compare shows."""
-
-    def __init__(self, command: list[str], stdout: IO[bytes], **more: object) -> None:
-        assert command[:3] == [sys.executable, "-m", "recbole_mm"]
-        with io.TextIOWrapper(os.fdopen(os.dup(stdout.fileno()), "wb")) as log:
-            with redirect_stdout(log), redirect_stderr(log):
-                self.returncode = cli.main(command[3:])
-
-    def poll(self) -> int:
-        return self.returncode
-
-
 def test_the_readme_opens_with_the_two_commands_that_ci_runs() -> None:
     assert "run_recbole_mm.py --model=SRIM --dataset=ml-100k" in OPENING[0]
     assert OPENING[1].endswith("python -m pytest -q")
@@ -98,13 +79,12 @@ def test_the_readme_opens_with_the_two_commands_that_ci_runs() -> None:
     assert (ROOT / "README.md").read_text("utf-8").split("```bash", 1)[0].count("\n") <= 3
 
 
+@pytest.mark.usefixtures("in_process")
 def test_commands_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One test for all, because a command may need what the ones before it have made."""
     monkeypatch.chdir(folder)
-    here = SimpleNamespace(Popen=InProcess, DEVNULL=None, STDOUT=None)
-    monkeypatch.setattr("recbole_mm.compare.jobs.subprocess", here)
     assert len(COMMANDS) > 20
     for page, command in COMMANDS:
         code = execute(command)

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 EXTRAS = (
-    "urllib3 PIL torchvision sentence_transformers transformers fastapi uvicorn pydantic faiss"
-).split()
+    *"urllib3 PIL torchvision sentence_transformers transformers".split(),
+    *"fastapi uvicorn pydantic faiss optuna".split(),
+)
 SCRIPT = f"""
 import sys
 
@@ -18,7 +19,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 import recbole_mm.api, recbole_mm.compare.execute, recbole_mm.serve.pack
-import recbole_mm.serve.recommender, recbole_mm.testing
+import recbole_mm.serve.recommender, recbole_mm.testing, recbole_mm.tune.options
 """
 
 

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_mm import key_table, keys, registry, yaml_files
+from recbole_mm import key_table, keys, registry, stock, yaml_files
 from recbole_mm.errors import ConfigError
 
 # Recipes hold options of `encode`, no keys of a run; tests/encode/test_recipe.py reads them.
-SHIPPED = sorted(f for f in yaml_files.path().rglob("*.yaml") if f.parent.name != "recipe")
+# Recipes, search spaces and papers have forms of their own, and tests of their own.
+OTHERS = ("recipe", "tune", "paper")
+SHIPPED = sorted(f for f in yaml_files.path().rglob("*.yaml") if f.parent.name not in OTHERS)
 
 
 OURS = (
     "SRIM", "AlterRec", "NFRec", "MMSBR", "MDSRec",
+    "LLM2SASRec", "LLM2BERT4Rec", "UniSRec",
     "SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting",
 )  # fmt: skip
 
@@ -181,3 +184,10 @@ def test_a_key_of_recbole_that_means_nothing_here_says_what_to_use(key, words):
 def test_weights_and_biases_has_a_stand_in():
     with pytest.raises(ConfigError, match="tensorboard: true writes TensorBoard files"):
         key_table.section("overall")["log_wandb"].check(True, "command line")
+
+
+def test_argument_names_are_recboles() -> None:
+    from recbole.utils import argument_list
+
+    groups = (value for name, value in vars(argument_list).items() if name.endswith("_arguments"))
+    assert sorted(stock.argument_names()) == sorted(name for group in groups for name in group)

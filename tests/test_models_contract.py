@@ -22,6 +22,7 @@ SRIM = {"embedding_size": 16, "co_samples": 64}
 NFREC = {**NARROW, "n_layers": 1}
 ALTERREC = {**NARROW, "n_layers": 1}
 MDSREC = {**TRANSFORMER, "n_centers": 4, "n_neighbors": 4}
+UNISREC = {**TRANSFORMER, "n_experts": 2}
 BOTH = {"modalities": ["text", "image"]}
 # Each of the two branches gets half of the epochs.
 IN_TURNS = Overfit(learning_rate=0.02, epochs=1000)
@@ -35,6 +36,10 @@ MMSBR = {**MMSBR_SIZES, "contrast_sample": 64}
 SLOWLY = Overfit(learning_rate=0.01, epochs=400)
 
 PARTS = ["transitions", "lexical", "own_items"]
+BROKEN_BERT4REC = {
+    "batch_of_one": "divides the loss by the number of masked positions, which may be 0",
+    "overfits": "learns masked items of the history only, never the row's target",
+}
 PADDING_STAMP = (
     "sums the vectors of all columns, padding included, and its _init_weights fills the padding "
     "row with random numbers"
@@ -112,10 +117,7 @@ TABLE = {
     "BERT4Rec": Row(
         "BERT4Rec",
         TRANSFORMER,
-        broken={
-            "batch_of_one": "divides the loss by the number of masked positions, which may be 0",
-            "overfits": "learns masked items of the history only, never the row's target",
-        },
+        broken=BROKEN_BERT4REC,
     ),
     "SRGNN": Row("SRGNN", {"embedding_size": 16}),
     "GCSAN": Row("GCSAN", TRANSFORMER),
@@ -143,6 +145,25 @@ TABLE = {
     "SASRecF": Row("SASRecF", TRANSFORMER),
     # Attention over the item's columns; over a single one its weight is always 1.
     "FDSA": Row("FDSA", TRANSFORMER, unused=("feature_att_layer.*",)),
+    "GRU4RecF vectors": Row("GRU4RecF", {**RECURRENT, **BOTH}),
+    "SASRecF vectors": Row("SASRecF", {**TRANSFORMER, **BOTH, "selected_features": []}),
+    "FDSA vectors": Row("FDSA", {**TRANSFORMER, **BOTH, "score_parts": PARTS}),
+    "UniSRec": Row("UniSRec", {**UNISREC, **BOTH}, overfit=SLOWLY),
+    # Of a description of 12 numbers dropout leaves too little to tell the items apart.
+    "UniSRec text": Row(
+        "UniSRec",
+        {**UNISREC, "preset": "text", "hidden_size": 64, "adaptor_dropout_prob": 0.0},
+        overfit=SLOWLY,
+    ),
+    "UniSRec with parts": Row("UniSRec", {**UNISREC, "score_parts": PARTS}, overfit=SLOWLY),
+    # Only the targets of the batch are negatives, so that other items may come before the target.
+    "UniSRec pretrain": Row(
+        "UniSRec",
+        {**UNISREC, "preset": "pretrain"},
+        overfit=Overfit(learning_rate=0.01, epochs=400, hit=0.9),
+    ),
+    "LLM2SASRec": Row("LLM2SASRec", {**TRANSFORMER, "score_parts": PARTS}),
+    "LLM2BERT4Rec": Row("LLM2BERT4Rec", TRANSFORMER, broken=BROKEN_BERT4REC),
 }
 
 
@@ -152,6 +173,8 @@ READ_FEATURES = (
     "SRIM", "SRIM paper", "NFRec", "NFRec concat", "NFRec text", "AlterRec", "AlterRec official",
     "AlterRec aug", "MDSRec", "MDSRec paper", "MDSRec text", "MMSBR", "MMSBR no image",
     "MMSBR no price", "MMSBR official", "ContentKNN", "Counting text",
+    "GRU4RecF vectors", "SASRecF vectors", "FDSA vectors", "LLM2SASRec", "LLM2BERT4Rec",
+    "UniSRec", "UniSRec text", "UniSRec with parts", "UniSRec pretrain",
 )  # fmt: skip
 COUNTED_WHEN_BUILT = ("SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting")
 
@@ -179,7 +202,11 @@ def _does_not_apply(name: str) -> set[str]:
     if name.startswith(COUNTED_WHEN_BUILT):
         reads = name in READ_FEATURES
         return counts | {"cache"} if reads else counts | {"cache", "missing_features"}
-    if name == "NFRec text":  # has no vectors of its own for items
+    if name in (
+        "NFRec text",
+        "UniSRec text",
+        "UniSRec pretrain",
+    ):  # has no vectors of its own for items
         return {"padding_item"}
     if name in READ_FEATURES:
         return set()

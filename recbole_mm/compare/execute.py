@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recbole_mm.compare.jobs import Job, run_jobs
-from recbole_mm.compare.plan import RowSpec, baseline_of, make_plan, write_plan
+from recbole_mm.compare.knock_out import knocked_out
+from recbole_mm.compare.plan import RowSpec, baseline_of, make_plan, parse_rows, write_plan
 from recbole_mm.compare.report import PAGE, write_report
 from recbole_mm.compare.results import read_rows
+from recbole_mm.compare.tuned import tuned_rows
 from recbole_mm.config import MMConfig
 from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import MMError
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 def compare(
     dataset: str,
-    models: Sequence[str],
+    models: Sequence[str | RowSpec],
     seeds: Sequence[int],
     *,
     seeds_for: Mapping[str, int] | None = None,
@@ -38,6 +40,8 @@ def compare(
     overrides: Mapping[str, object] | None = None,
     jobs: int = 1,
     baseline: str | None = None,
+    tuned: str | Path | None = None,
+    knock_out: str | None = None,
 ) -> Path:
     """Run every row with every seed, as far as not done yet, and write the tables.
 
@@ -60,6 +64,10 @@ def compare(
     baseline
         Label of the row the others are tested against; ``SASRec`` if there is such a row, else
         the floor.
+    tuned
+        Output folder of ``recbole-mm tune``: rows take their best settings from there.
+    knock_out
+        ``modalities`` adds rows with each modality left out, shuffled and random.
 
     Returns
     -------
@@ -76,10 +84,17 @@ def compare(
         There is no such data set (found before anything is run).
     """
     folder = Path(output or Path("saved", "compare", dataset))
+    rows = parse_rows(models)
+    if tuned is not None:
+        rows = tuned_rows(rows, tuned, overrides or {})
+    if knock_out is not None:
+        rows += knocked_out(
+            rows, knock_out, lambda row: _config(row, dataset, config_files, overrides or {})
+        )
     plan = make_plan(
         folder,
         dataset,
-        models,
+        rows,
         seeds,
         seeds_for or {},
         config_files=config_files,
@@ -142,6 +157,8 @@ def compare_command(args: argparse.Namespace, overrides: Mapping[str, object]) -
             overrides=overrides,
             jobs=args.jobs,
             baseline=args.baseline,
+            tuned=args.tuned,
+            knock_out=args.knock_out,
         )
     print(table.read_text(encoding="utf-8"))
     print(f"written to {table}, .csv and .tex; to look at: {table.with_name(PAGE)}")

@@ -10,12 +10,12 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from recbole_mm import yaml_files
 from recbole_mm.compare.jobs import Job
-from recbole_mm.compare.results import PLAN, Plan, PlannedRow
+from recbole_mm.compare.results import PLAN, KnockOut, Plan, PlannedRow
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import atomic_write, remove_unfinished, sha256_file
 
@@ -24,11 +24,17 @@ BASELINE = "SASRec"
 
 @dataclass(frozen=True)
 class RowSpec:
-    """A row as the user wrote it: label, model, and its own keys as text."""
+    """A row as the user wrote it: label, model, and its own keys as text.
+
+    ``tuned`` names the file of settings that were searched and stand among the keys; ``knock_out``
+    says what the row lacks, if it was made of another one.
+    """
 
     label: str
     model: str
     keys: tuple[tuple[str, str], ...]
+    tuned: str = ""
+    knock_out: KnockOut | None = field(default=None, hash=False)
 
 
 def parse_row(text: str) -> RowSpec:
@@ -59,7 +65,7 @@ def parse_row(text: str) -> RowSpec:
 def make_plan(
     folder: Path,
     dataset: str,
-    models: Sequence[str],
+    models: Sequence[str | RowSpec],
     seeds: Sequence[int],
     seeds_for: Mapping[str, int],
     *,
@@ -75,7 +81,7 @@ def make_plan(
         A row, label, seed or key is wrong.
     """
     common = _common_arguments(dataset, config_files, plugins)
-    specs = _parse_rows(models)
+    specs = parse_rows(models)
     shared = {key: as_argument(value) for key, value in overrides.items()}
     for spec in specs:
         _check_row(spec, specs, dataset, config_files, shared)
@@ -85,8 +91,15 @@ def make_plan(
     ]
 
 
-def _parse_rows(models: Sequence[str]) -> list[RowSpec]:
-    specs = [parse_row(text) for text in models]
+def parse_rows(models: Sequence[str | RowSpec]) -> list[RowSpec]:
+    """Read all rows of a comparison; those that are read already stay as they are.
+
+    Raises
+    ------
+    ConfigError
+        There are none, or two of one name.
+    """
+    specs = [row if isinstance(row, RowSpec) else parse_row(row) for row in models]
     labels = [spec.label for spec in specs]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated or not specs:
@@ -99,15 +112,24 @@ def _seeds(
     specs: Sequence[RowSpec], seeds: Sequence[int], seeds_for: Mapping[str, int]
 ) -> list[list[int]]:
     """Return the seeds of each row."""
-    unknown = set(seeds_for) - {name for spec in specs for name in (spec.label, spec.model)}
+    names = {spec: (_origin(spec), spec.model) for spec in specs}
+    unknown = set(seeds_for) - {name for both in names.values() for name in both}
     if unknown:
         raise ConfigError(f"seeds_for names {', '.join(sorted(unknown))}, which is no row.")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds must be different whole numbers, got {list(seeds)}.")
-    counts = [seeds_for.get(spec.label, seeds_for.get(spec.model, len(seeds))) for spec in specs]
+    counts = [
+        next((seeds_for[name] for name in names[spec] if name in seeds_for), len(seeds))
+        for spec in specs
+    ]
     if not all(1 <= count <= len(seeds) for count in counts):
         raise ConfigError(f"seeds_for must lie between 1 and the {len(seeds)} seeds given.")
     return [list(seeds[:count]) for count in counts]
+
+
+def _origin(spec: RowSpec) -> str:
+    """Return the label of a row, or of the row that it was made of."""
+    return spec.knock_out["of"] if spec.knock_out else spec.label
 
 
 def baseline_of(specs: Sequence[RowSpec], wanted: str | None) -> str | None:
@@ -132,14 +154,8 @@ def _check_row(
     shared: Mapping[str, str],
 ) -> None:
     """Find a misspelt model, key or value now rather than hours later."""
-    from recbole_mm.config import MMConfig
-
-    values = {
-        key: yaml_files.parse_value(text, spec.label)
-        for key, text in {**shared, **dict(spec.keys)}.items()
-    }
     try:
-        MMConfig(spec.model, dataset, config_files, values)
+        _configure(spec, dataset, config_files, shared)
     except ConfigError as error:
         hint = _per_row_hint(spec, specs, dataset, config_files, shared)
         raise ConfigError(f"row {spec.label}: {error}{hint}") from error
@@ -164,17 +180,24 @@ def _accepts(
     spec: RowSpec, dataset: str, config_files: Sequence[str | Path], keys: Mapping[str, str]
 ) -> bool:
     """Tell whether a row's model takes these keys."""
+    try:
+        _configure(spec, dataset, config_files, keys)
+    except ConfigError:
+        return False
+    return True
+
+
+def _configure(
+    spec: RowSpec, dataset: str, config_files: Sequence[str | Path], shared: Mapping[str, str]
+) -> None:
+    """Read a row's keys, and those that all rows have, as its runs will; raise what is wrong."""
     from recbole_mm.config import MMConfig
 
     values = {
         key: yaml_files.parse_value(text, spec.label)
-        for key, text in {**keys, **dict(spec.keys)}.items()
+        for key, text in {**shared, **dict(spec.keys)}.items()
     }
-    try:
-        MMConfig(spec.model, dataset, config_files, values)
-    except ConfigError:
-        return False
-    return True
+    MMConfig(spec.model, dataset, config_files, values)
 
 
 def _common_arguments(
@@ -213,31 +236,43 @@ def _job(
     # The content of the configuration files counts, their names do not.
     settings = [spec.label, *arguments, *(sha256_file(file) for file in config_files)]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', spec.label)[:60]}-s{seed}-{digest}"
+    name = f"{file_name(spec.label)}-s{seed}-{digest}"
     return Job(spec.label, seed, arguments, folder / "runs" / name, folder / "logs" / f"{name}.log")
+
+
+def file_name(label: str) -> str:
+    """Return a row's label as a part of file names."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label)[:60]
 
 
 def write_plan(
     folder: Path, plan: Sequence[tuple[RowSpec, Sequence[Job]]], baseline: str | None
 ) -> None:
     """Write ``plan.json``, from which the tables know rows, runs and logs."""
-    rows: list[PlannedRow] = [
-        {
-            "label": spec.label,
-            "model": spec.model,
-            "runs": [
-                {
-                    "seed": job.seed,
-                    "folder": job.folder.relative_to(folder).as_posix(),
-                    "log": job.log.relative_to(folder).as_posix(),
-                    "command": job.command(),
-                }
-                for job in jobs
-            ],
-        }
-        for spec, jobs in plan
-    ]
+    rows = [_planned(folder, spec, jobs) for spec, jobs in plan]
     written: Plan = {"baseline": baseline, "rows": rows}
     remove_unfinished(folder, PLAN)
     with atomic_write(folder / PLAN) as stream:
         json.dump(written, stream, indent=1)
+
+
+def _planned(folder: Path, spec: RowSpec, jobs: Sequence[Job]) -> PlannedRow:
+    """Return a row as it stands in ``plan.json``."""
+    row: PlannedRow = {
+        "label": spec.label,
+        "model": spec.model,
+        "runs": [
+            {
+                "seed": job.seed,
+                "folder": job.folder.relative_to(folder).as_posix(),
+                "log": job.log.relative_to(folder).as_posix(),
+                "command": job.command(),
+            }
+            for job in jobs
+        ],
+    }
+    if spec.tuned:
+        row["tuned"] = spec.tuned
+    if spec.knock_out:
+        row["knock_out"] = spec.knock_out
+    return row

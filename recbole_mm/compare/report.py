@@ -9,18 +9,21 @@ from recbole_mm.compare.latex import latex
 from recbole_mm.compare.results import Row, check_comparable, floor_row, read_rows, with_floor
 from recbole_mm.compare.sections import comparison_page
 from recbole_mm.compare.tables import comma_separated, markdown
+from recbole_mm.compare.worth import worth_csv, worth_table
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import atomic_write, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
 TABLE, CSV, TEX, PAGE = "table.md", "table.csv", "table.tex", "report.html"
+WORTH = "knock_out.csv"
 
 
 def write_report(folder: str | Path, baseline: str | None = None) -> Path:
     """Write the tables and the page of a comparison folder; return the path of ``table.md``.
 
-    ``table.csv``, ``table.tex`` and ``report.html`` stand beside it. The page has pictures; if
+    ``table.csv``, ``table.tex`` and ``report.html`` stand beside it, and ``knock_out.csv`` where
+    modalities were knocked out. The page has pictures; if
     they cannot be drawn, that costs a warning, not the tables.
 
     Parameters
@@ -41,12 +44,15 @@ def write_report(folder: str | Path, baseline: str | None = None) -> Path:
     check_comparable(rows)
     rows = with_floor(rows)
     against = _baseline(rows, baseline, planned)
-    for name in (TABLE, CSV, TEX, PAGE):
+    for name in (TABLE, CSV, TEX, PAGE, WORTH):
         remove_unfinished(folder, name)
     with atomic_write(folder / TABLE) as stream:
-        stream.write(markdown(rows, against))
+        stream.write(markdown(rows, against, [worth_table(rows)]))
     with atomic_write(folder / CSV) as stream:
         stream.write(comma_separated(rows, against))
+    if worth := worth_csv(rows):
+        with atomic_write(folder / WORTH) as stream:
+            stream.write(worth)
     if done := [row for row in rows if row.records]:
         with atomic_write(folder / TEX) as stream:
             stream.write(latex(done))

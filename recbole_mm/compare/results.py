@@ -30,12 +30,27 @@ class PlannedRun(TypedDict):
     command: list[str]
 
 
-class PlannedRow(TypedDict):
-    """One row in ``plan.json``."""
+class KnockOut(TypedDict):
+    """What a row lacks: the row it was made of, the modality, and what was done to it."""
+
+    of: str
+    modality: str
+    how: str
+
+
+class _EveryRow(TypedDict):
+    """What every row has."""
 
     label: str
     model: str
     runs: list[PlannedRun]
+
+
+class PlannedRow(_EveryRow, total=False):
+    """One row in ``plan.json``; ``tuned`` names the file that its settings come from."""
+
+    tuned: str
+    knock_out: KnockOut
 
 
 class Plan(TypedDict):
@@ -53,15 +68,21 @@ class Attempt:
     command: tuple[str, ...]
     record: Record | None
     error: str
-    log: Path
+    log: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: a label and its runs, one per seed."""
+    """One row of a table: a label and its runs, one per seed.
+
+    ``tuned`` names the file of its settings, if they were searched; ``knock_out`` says what it
+    lacks, if it was made of another row.
+    """
 
     label: str
     attempts: tuple[Attempt, ...]
+    tuned: str = ""
+    knock_out: KnockOut | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -87,7 +108,8 @@ class Row:
     @property
     def marks(self) -> str:
         """What is true of a run and must not be overlooked; see `recbole_mm.run.record.marks`."""
-        return " ".join(dict.fromkeys(mark for record in self.records for mark in marks(record)))
+        found = dict.fromkeys(mark for record in self.records for mark in marks(record))
+        return " ".join([*(["TUNED"] if self.tuned else []), *found])
 
 
 def _at(record: Record, path: Sequence[str]) -> float:
@@ -112,7 +134,12 @@ def read_rows(folder: str | Path) -> tuple[list[Row], str | None]:
         raise ConfigError(f"{folder} holds no {PLAN}; expected the --out folder of a comparison.")
     plan = _read_plan(folder / PLAN)
     rows = [
-        Row(row["label"], tuple(_attempt(folder, run) for run in row["runs"]))
+        Row(
+            row["label"],
+            tuple(_attempt(folder, run) for run in row["runs"]),
+            row.get("tuned", ""),
+            row.get("knock_out"),
+        )
         for row in plan["rows"]
     ]
     return rows, plan["baseline"]
@@ -123,6 +150,8 @@ def _read_plan(path: Path) -> Plan:
         plan = read_json(path)
         if not fits(plan, Plan):
             raise ValueError("a key is missing or has a value of another type")
+        if not all(fits(row["knock_out"], KnockOut) for row in plan["rows"] if "knock_out" in row):
+            raise ValueError("a knock_out has another form")
     except ValueError as error:
         raise DataError(
             f"{path} is damaged ({error}). Give the command of the comparison again: it writes the "
@@ -132,9 +161,9 @@ def _read_plan(path: Path) -> Plan:
 
 
 def _attempt(folder: Path, run: PlannedRun) -> Attempt:
-    log = folder / run["log"]
+    log = run["log"]
     record = read_result(folder / run["folder"])
-    error = "" if record else last_error(log)
+    error = "" if record else last_error(folder / log)
     return Attempt(run["seed"], tuple(run["command"]), record, error, log)
 
 
@@ -192,7 +221,7 @@ def _floor_attempt(record: Record) -> Attempt:
     made.pop("parts", None)
     made.pop("variants", None)
     made.pop("diagnostics", None)
-    return Attempt(record["seed"], (), made, "", Path())
+    return Attempt(record["seed"], (), made, "", "")
 
 
 def check_comparable(rows: Sequence[Row]) -> None:

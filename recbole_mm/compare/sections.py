@@ -21,6 +21,7 @@ from recbole_mm.compare.tables import (
     warnings,
     what_was_ranked,
 )
+from recbole_mm.compare.worth import worth_section
 from recbole_mm.evaluation.significance import Difference
 from recbole_mm.page.elements import Cell, Html, element, folded, joined, page, section, table
 from recbole_mm.run.record import Record
@@ -58,6 +59,7 @@ def comparison_page(rows: Sequence[Row], baseline: str | None) -> str:
         _paired_section(compared, baseline),
         _slice_section(done),
         pictures.curve_section(done, floor),
+        worth_section(done),
         content_section(done),
         knockout_section(done),
         pictures.cost_section(done, floor),
@@ -168,11 +170,10 @@ def _interval_section(
     rows: Sequence[Row], floor: Row | None, compared: Compared, baseline: str | None
 ) -> Html:
     note = (
-        "95 % bootstrap over sessions of the mean over seeds, with ranks in which ties share their "
-        "mean position. The line on the left is the floor's value; red lies below it. On the right "
-        "each row minus the baseline, paired session by session: an interval off the line is a "
-        "difference that other sessions of the same kind would show, too. What another training "
-        "would change is the spread over seeds in the table."
+        "95 % bootstrap over sessions of the mean over seeds. The line on the left is the floor's "
+        "value; red lies below it. On the right each row minus the baseline, paired session by "
+        "session: an interval off the line is a difference that other sessions of the same kind "
+        "would show, too. What another training would change is the spread over seeds in the table."
     )
     return section(
         "Intervals",
@@ -258,7 +259,7 @@ def _settings_section(rows: Sequence[Row]) -> Html:
 def _failures(rows: Sequence[Row]) -> Html:
     lines = [
         [Cell(row.label), Cell(str(a.seed), a.seed), Cell(a.error, kind="text"),
-         Cell(str(a.log), kind="text")]
+         Cell(a.log, kind="text")]
         for row in rows
         for a in row.failed
     ]  # fmt: skip

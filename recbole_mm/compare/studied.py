@@ -39,6 +39,7 @@ def knockout_section(rows: Sequence[Row]) -> Html:
 def content_section(rows: Sequence[Row]) -> Html:
     """Compare rows with made-up or exchanged item vectors with the same model and the real ones."""
     main = main_metric(rows)
+    rows = [row for row in rows if row.knock_out is None]  # They have a table of their own.
     real = {_subject(row): row for row in rows if _source(row) == "real"}
     lines = []
     for row in rows:

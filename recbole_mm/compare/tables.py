@@ -24,13 +24,13 @@ _DIVISIONS = ("target", "popularity", "history", "new_items")
 _PACKAGES = ("recbole_mm", "recbole", "torch")
 
 
-def markdown(rows: Sequence[Row], baseline: str | None) -> str:
-    """Return the whole report as Markdown."""
+def markdown(rows: Sequence[Row], baseline: str | None, more: Sequence[str] = ()) -> str:
+    """Return the whole report as Markdown; ``more`` sections stand before failures and commands."""
     done = [row for row in rows if row.records]
     parts = [_caption(done)]
     if done:
         parts += [_main_table(done), _paired_table(done, baseline), _slice_table(done, baseline)]
-    parts += [_failures(rows), _commands(rows)]
+    parts += [*more, _failures(rows), _commands(rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -46,9 +46,8 @@ def _caption(rows: Sequence[Row]) -> str:
             *(f"**{mark}: {text}**" for mark, text in warnings(records).items()),
             f"{what_was_ranked(first)} Test metrics of the epoch "
             "that was best on validation, mean ± standard deviation over seeds. Interval: 95 % "
-            "bootstrap over sessions of the mean over seeds; it and the comparisons below use "
-            "ranks in which ties share their mean position, while RecBole's metrics order ties "
-            "arbitrarily.",
+            "bootstrap over sessions of the mean over seeds. Tied items share their mean position, "
+            "in metrics, intervals and comparisons.",
             f"Protocol: {protocol(first)}. Software: {', '.join(software(records))}.",
         ]
     )
@@ -60,8 +59,8 @@ def warnings(records: Sequence[Record]) -> dict[str, str]:
         "SYNTHETIC": "generated sessions, which say nothing of real shoppers.",
         "LEAKY": "rows marked so use test information in training, on purpose.",
         MASKED: "the items of a test row's own history are no candidates, for any model.",
-        TIED: "in rows marked so every test target shares its score with other items: RecBole's "
-        "metrics order them arbitrarily.",
+        TIED: "in rows marked so every test target shares its score with other items, and has "
+        "their mean position.",
     }
     marked = {mark for record in records for mark in marks(record)}
     return {mark: text for mark, text in texts.items() if mark in marked}
@@ -95,7 +94,7 @@ def _main_table(rows: Sequence[Row]) -> str:
     main = main_metric(rows)
     head = ["model", "seeds", *names, f"{main} 95 %", "best epoch / run"]
     head += ["train s", "parameters", "peak MiB", "marks"]
-    return _table(head, [_main_cells(row, names, main) for row in rows])
+    return markdown_table(head, [_main_cells(row, names, main) for row in rows])
 
 
 def _main_cells(row: Row, names: Sequence[str], main: str) -> list[str]:
@@ -159,7 +158,7 @@ def _paired_table(rows: Sequence[Row], baseline: str | None) -> str:
         f"corrected for {len(found)} comparison(s) by Holm. Sessions are drawn, not seeds: the "
         "spread over seeds stands in the table above."
     )
-    return f"## Paired comparison\n\n{note}\n\n{_table(head, lines)}"
+    return f"## Paired comparison\n\n{note}\n\n{markdown_table(head, lines)}"
 
 
 def _slice_table(rows: Sequence[Row], baseline: str | None) -> str:
@@ -177,7 +176,7 @@ def _slice_table(rows: Sequence[Row], baseline: str | None) -> str:
     change = _change_table(
         rows, baseline, main, [pair for pair in found if pair[0] == "popularity"]
     )
-    return f"## {main} of parts of the test rows\n\n{note}\n\n{_table(head, lines)}{change}"
+    return f"## {main} of parts of the test rows\n\n{note}\n\n{markdown_table(head, lines)}{change}"
 
 
 def groups(rows: Sequence[Row], main: str) -> dict[tuple[str, str], int]:
@@ -216,7 +215,7 @@ def _change_table(
         for row in others
     ]
     head = [f"against {baseline}, %", *(f"{division} {name}" for division, name in groups)]
-    return f"\n\n{_table(head, lines)}"
+    return f"\n\n{markdown_table(head, lines)}"
 
 
 def percent(value: float, base: float) -> str:
@@ -227,11 +226,15 @@ def percent(value: float, base: float) -> str:
 
 def _failures(rows: Sequence[Row]) -> str:
     lines = [
-        [row.label, str(attempt.seed), attempt.error, str(attempt.log)]
+        [row.label, str(attempt.seed), attempt.error, attempt.log]
         for row in rows
         for attempt in row.failed
     ]
-    return f"## Failed runs\n\n{_table(['model', 'seed', 'error', 'log'], lines)}" if lines else ""
+    return (
+        f"## Failed runs\n\n{markdown_table(['model', 'seed', 'error', 'log'], lines)}"
+        if lines
+        else ""
+    )
 
 
 def _commands(rows: Sequence[Row]) -> str:
@@ -252,7 +255,8 @@ def moments(values: np.ndarray) -> tuple[float, float | str]:
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else ""
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     cells = [head, ["---"] * len(head), *lines]
     return "\n".join(
         "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in cells

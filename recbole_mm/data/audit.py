@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from recbole_mm.data.session_dataset import SessionDataset
+from recbole_mm.data.session_dataset import SessionDataset, feature_files
 from recbole_mm.data.sessions import Sessions
+from recbole_mm.data.sidecar import check_sidecar
 from recbole_mm.errors import DataError
 
 _PAIRS = (("train", "valid"), ("train", "test"), ("valid", "test"))
@@ -121,8 +122,15 @@ def data_sheet(dataset: SessionDataset) -> str:
     ]
     lines += [f"{name.replace('_', ' '):<28}{count}" for name, count in dataset.counts.items()]
     lines += _repeats(dataset)
-    lines += [f"passed: {sentence}" for sentence in audit(dataset)]
+    lines += [f"passed: {sentence}" for sentence in [*audit(dataset), *_check_copies(dataset)]]
     return "\n".join(lines)
+
+
+def _check_copies(dataset: SessionDataset) -> list[str]:
+    """Read feature files and their binary copies whole, which a run only samples."""
+    files = feature_files(dataset.config).paths().values()
+    names = [path.name for path in files if check_sidecar(path)]
+    return [f"the binary copy of {name} is that of its text, byte by byte" for name in names]
 
 
 def _repeats(dataset: SessionDataset) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,7 @@ class ItemFeatures:
         missing: str = "zero",
         source: str = "real",
         seed: int = 0,
+        source_of: Collection[str] | None = None,
     ) -> ItemFeatures:
         """Read the file of every modality and align its vectors by item token.
 
@@ -83,6 +84,8 @@ class ItemFeatures:
             `recbole_mm.data.controls.replaced`. The mask stays, and ``missing`` is applied after.
         seed
             Seed of what replaces them.
+        source_of
+            Modalities whose vectors are replaced; None takes all.
 
         Raises
         ------
@@ -97,9 +100,12 @@ class ItemFeatures:
         check_source(source)
         tokens = [str(token) for token in item_tokens]
         features = cls({}, {}, {}, source, files.folders[0] if files.folders else None)
-        for modality in modalities:
+        wanted = list(modalities)
+        _check_concerned(source_of, wanted)
+        for modality in wanted:
             path = files.find(modality)
-            features._add(modality, path, files.read(modality), tokens, missing, seed)
+            own = source if source_of is None or modality in source_of else "real"
+            features._add(modality, path, files.read(modality), tokens, missing, own, seed)
         return features
 
     def table(self, modality: str) -> Tensor:
@@ -134,23 +140,39 @@ class ItemFeatures:
         return modality
 
     def _add(
-        self, modality: str, path: Path, emb: ItemEmb, tokens: list[str], missing: str, seed: int
+        self,
+        modality: str,
+        path: Path,
+        emb: ItemEmb,
+        tokens: list[str],
+        missing: str,
+        source: str,
+        seed: int,
     ) -> None:
         """Align one file and keep its table, mask and hash."""
         table, mask = _aligned(path, emb, tokens)
         # Sorted by token, so that sums and hashes do not depend on the numbering of items.
         order = np.array(sorted(range(1, len(tokens)), key=tokens.__getitem__))
-        changed = replaced(table, mask, order, self.source, modality, seed)
+        changed = replaced(table, mask, order, source, modality, seed)
         _fill(path, table, mask, tokens, order, missing)
         ignored = len(emb.ids) - int(mask.sum())
         _log_coverage(modality, table, mask, missing, ignored)
         self.hashes[modality] = _content_hash(table, mask, tokens, order)
-        if self.source != "real":
+        if source != "real":
             _fill(path, changed, mask, tokens, order, missing)
             table = changed
-            logger.warning("%s features are %s, by feature_source.", modality, self.source)
+            logger.warning("%s features are %s, by feature_source.", modality, source)
         self.tables[modality] = torch.from_numpy(table)
         self.masks[modality] = torch.from_numpy(mask)
+
+
+def _check_concerned(source_of: Collection[str] | None, modalities: Sequence[str]) -> None:
+    """Refuse the name of a modality that is not read: nothing would be replaced."""
+    if unread := sorted(set(source_of or ()) - set(modalities)):
+        raise FeatureError(
+            f"feature_source_of names {', '.join(unread)}, which this model does not read here; it "
+            f"reads {', '.join(modalities) or 'none'}."
+        )
 
 
 def _aligned(path: Path, emb: ItemEmb, tokens: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -51,8 +51,9 @@ def itememb_path(folder: str | Path, dataset: str, modality: str) -> Path:
 def read_itememb(path: str | Path, modality: str) -> ItemEmb:
     """Read a feature file, from its binary copy if that is sound and was made from this very text.
 
-    The copy is trusted if its own checksum fits and the text's SHA-256 is the noted one. A text of
-    16 MB or more is hashed only if its size or its time of change differs from the noted ones.
+    The copy is trusted if its own checksum fits and the text's SHA-256 is the noted one. From 16 MB
+    on, samples take the place of both, with the text's size and time of change; the copy is then
+    mapped into memory.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ from recbole.data.dataset.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_mm import compat
+from recbole_mm.compat import AnyPandas
 from recbole_mm.data.atomic import header, read_atomic, require_columns
 from recbole_mm.data.candidates import items_with_features
 from recbole_mm.data.card import DatasetCard, load_dataset_card
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 _MILLISECONDS = 1e11
 
 
-class SessionDataset(Fits, SequentialDataset):
+class SessionDataset(Fits, AnyPandas, SequentialDataset):
     """Sessions, split as the protocol says.
 
     Attributes
@@ -95,8 +95,7 @@ class SessionDataset(Fits, SequentialDataset):
         self.fits, self.asked_columns = {}, set()
         self._only_features: set[str] = set()
         self._rows: dict[str, Rows] = {}
-        with compat.lengths_of_cells():
-            super().__init__(config)
+        super().__init__(config)
         # Copies for the three parts must not keep what was read of the feature files.
         del self._files
 
@@ -162,13 +161,6 @@ class SessionDataset(Fits, SequentialDataset):
                 path,
                 f"{self.time_field} is in milliseconds, other rows are in seconds",
             )
-
-    def _fill_nan(self) -> None:
-        """Fill what is missing, with any pandas."""
-        for name in self.feat_name_list:
-            frame = getattr(self, name)
-            for column in frame:
-                frame[column] = compat.filled(frame[column], self.field2type[column].value)
 
     def _get_remap_list(
         self, field_list: np.ndarray

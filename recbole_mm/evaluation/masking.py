@@ -17,9 +17,7 @@ def is_masked(config: Config) -> bool:
     return bool(config["history"] == "mask")
 
 
-def mask_history(
-    scores: Tensor, interaction: Interaction, rows: Tensor, items: Tensor, config: Config
-) -> Tensor:
+def mask_history(scores: Tensor, interaction: Interaction, items: Tensor, config: Config) -> Tensor:
     r"""Return scores as the run ranks them: with `history: mask` the history is struck out.
 
     .. math:: s'(j) = -\infty \text{ if } j \in \{h_1, \dots, h_t\}, \text{ else } s(j)
@@ -35,29 +33,28 @@ def mask_history(
         ``(B, n_items)``; left as they are.
     interaction
         The batch of ``B`` rows that was scored.
-    rows, items
-        ``(T,)`` row and item id of each target.
+    items
+        ``(B,)`` item id of the target of each row.
     config
         The run's configuration, or that of the loader which gave the batch.
     """
     if not is_masked(config):
         return scores
     field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
-    return strike_out(scores, interaction[field], rows, items)
+    return strike_out(scores, interaction[field], items)
 
 
-def strike_out(scores: Tensor, history: Tensor, rows: Tensor, items: Tensor) -> Tensor:
+def strike_out(scores: Tensor, history: Tensor, items: Tensor) -> Tensor:
     """Strike the items of ``history`` ``(B, L)`` out, padded with 0; see :func:`mask_history`."""
-    history, rows, items = (part.to(scores.device) for part in (history, rows, items))
+    history, items = history.to(scores.device), items.to(scores.device)
     # A copy: parts of a score may share memory, and variants are made from them afterwards.
     masked = scores.scatter(1, history, -torch.inf)
-    missed = target_in_history(history, rows, items)
-    own = rows[missed]
-    masked[own] = masked[own].clamp(min=torch.finfo(scores.dtype).min)
-    masked[own, items[missed]] = -torch.inf
+    missed = target_in_history(history, items)
+    masked[missed] = masked[missed].clamp(min=torch.finfo(scores.dtype).min)
+    masked[missed, items[missed]] = -torch.inf
     return masked
 
 
-def target_in_history(history: Tensor, rows: Tensor, items: Tensor) -> Tensor:
-    """Return which targets ``(T,)`` stand in the history of their row."""
-    return (history[rows] == items.unsqueeze(1)).any(dim=1)
+def target_in_history(history: Tensor, items: Tensor) -> Tensor:
+    """Return of which rows ``(B,)`` the target stands in the history."""
+    return (history == items.unsqueeze(1)).any(dim=1)

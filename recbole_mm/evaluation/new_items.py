@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recbole_mm.evaluation.chunks import chunks
 from recbole_mm.evaluation.masking import mask_history
-from recbole_mm.evaluation.ranking import RankCollector
+from recbole_mm.evaluation.ranking import target_ranks
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import FullSortEvalDataLoader
@@ -119,16 +120,16 @@ def ranks_among(
         int64 ``(n,)``, in the order of the rows.
     """
     model.eval()
-    found, others = RankCollector(), torch.from_numpy(~held)
-    for interaction, _, rows, items in loader:
-        scores = model.full_sort_predict(interaction.to(model.device))
-        scores = scores.view(len(interaction), -1).cpu()
-        ranked = mask_history(scores, interaction, rows, items, loader.config)
-        ranked = ranked.masked_fill(others.unsqueeze(0), -torch.inf)
-        among = torch.from_numpy(held)[items]
-        if among.any():
-            found.add(ranked, rows[among], items[among])
-    return found.ranks()
+    device = torch.device(loader.config["device"])
+    others = torch.from_numpy(~held).to(device)
+    targets = loader.dataset.inter_feat[loader.config["ITEM_ID_FIELD"]].numpy()
+    rows = np.flatnonzero(held[targets])
+    ranks = np.empty(len(rows), dtype=np.int64)
+    for where, interaction, items in chunks(model, loader, rows):
+        scores = model.full_sort_predict(interaction).view(len(interaction), -1)
+        ranked = mask_history(scores, interaction, items, loader.config)
+        ranks[where], _ = target_ranks(ranked.masked_fill(others, -torch.inf), items)
+    return ranks
 
 
 @torch.no_grad()

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_mm.errors import TrainingError
+from recbole_mm.evaluation.chunks import Rows, chunks
 from recbole_mm.evaluation.hooks import HasScoreParts, HasScoreVariants
 from recbole_mm.evaluation.masking import mask_history
-from recbole_mm.evaluation.ranking import RankCollector, metrics_from_ranks
+from recbole_mm.evaluation.ranking import metrics_from_ranks, target_ranks
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import FullSortEvalDataLoader
@@ -98,12 +100,13 @@ def _metrics(
 ) -> PartMetrics:
     """Go once over the loader's rows with any number of scores side by side."""
     model.eval()
+    rows = len(loader.dataset)
     collected: dict[str, _Collector] = {}
-    for interaction, _, rows, items in loader:
-        for name, scores in named(interaction.to(model.device)):
+    for where, interaction, items in chunks(model, loader):
+        for name, scores in named(interaction):
             _check(model, name, scores, len(interaction))
-            ranked = mask_history(scores, interaction, rows, items, loader.config)
-            collected.setdefault(name, _Collector()).add(scores, ranked, rows, items)
+            ranked = mask_history(scores, interaction, items, loader.config)
+            collected.setdefault(name, _Collector(rows)).add(where, scores, ranked, items)
     return {name: found.metrics(topk, metrics) for name, found in collected.items()}
 
 
@@ -124,20 +127,20 @@ def _check(model: AbstractRecommender, name: str, scores: Tensor, rows: int) -> 
 class _Collector:
     """Ranks and cross-entropies of the targets of one kind of score."""
 
-    def __init__(self) -> None:
-        self.ranks = RankCollector()
+    def __init__(self, rows: int) -> None:
+        self.ranks = np.empty(rows, dtype=np.int64)
         self.losses: list[Tensor] = []
 
-    def add(self, scores: Tensor, ranked: Tensor, rows: Tensor, items: Tensor) -> None:
-        """Add a batch, scored and as it is ranked ``(B, n_items)``: without the masked items."""
-        self.ranks.add(ranked, rows, items)
-        rows, items = rows.to(scores.device), items.to(scores.device)
+    def add(self, where: Rows, scores: Tensor, ranked: Tensor, items: Tensor) -> None:
+        """Add a chunk, scored and as it is ranked ``(B, n_items)``: without the masked items."""
+        self.ranks[where], _ = target_ranks(ranked, items)
         # Column 0 is padding and no candidate.
         total = torch.logsumexp(ranked[:, 1:].float(), dim=1)
-        target = ranked[rows, items]
-        candidate = target == scores[rows, items]
-        self.losses.append((total[rows] - target)[candidate].double().cpu())
+        column = items.to(scores.device).unsqueeze(1)
+        target = ranked.gather(1, column)[:, 0]
+        candidate = target == scores.gather(1, column)[:, 0]
+        self.losses.append((total - target)[candidate].double().cpu())
 
     def metrics(self, topk: list[int], metrics: list[str]) -> dict[str, float]:
-        found = metrics_from_ranks(self.ranks.ranks(), topk, metrics)
+        found = metrics_from_ranks(self.ranks, topk, metrics)
         return {**found, CROSS_ENTROPY: float(torch.cat(self.losses).mean())}

@@ -6,71 +6,62 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_mm.errors import ConfigError
 
 
-def target_ranks(scores: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Rank targets among all items by counting, without sorting.
+def target_ranks(scores: Tensor, items: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    r"""Rank each row's target among all items by counting, without sorting.
 
     With :math:`g` items of a greater and :math:`e` other items of an equal score, the tied items
     hold the positions :math:`g+1 \dots g+1+e`; each gets their mean, rounded up:
 
     .. math:: rank = 1 + g + \lceil e / 2 \rceil
 
-    So a model that gives every item the same score ranks its targets in the middle, not first.
+    So a model that gives every item the same score ranks its targets in the middle, not first, and
+    neither names nor numbers of items matter. All metrics are made of these ranks.
 
     Parameters
     ----------
     scores
         ``(B, n_items)``; column 0 is padding and never counts.
-    rows, items
-        ``(T,)`` row and item id of each target.
+    items
+        ``(B,)`` item id of the target of each row.
 
     Returns
     -------
     tuple
-        Ranks ``(T,)``, from 1, and the number of equal scores ``(T,)``, as int64 on the CPU.
+        Ranks ``(B,)``, from 1, and how many other items have the target's score ``(B,)``.
     """
-    rows, items = rows.to(scores.device), items.to(scores.device)
-    one_each = len(rows) == len(scores) and bool((rows[1:] == rows[:-1] + 1).all())
-    candidates = (scores if one_each else scores[rows])[:, 1:]
-    target = scores[rows, items].unsqueeze(1)
-    greater = (candidates > target).sum(dim=1)
-    equal = (candidates == target).sum(dim=1) - 1
-    return (1 + greater + (equal + 1) // 2).cpu(), equal.cpu()
+    target = scores.gather(1, items.to(scores.device).unsqueeze(1))
+    count = _counted_rows if scores.device.type == "cpu" else _counted_table
+    greater, equal = count(scores[:, 1:], target)
+    return 1 + greater + equal // 2, equal - 1
 
 
-class RankCollector:
-    """Gathers the ranks of an evaluation batch by batch."""
+def _counted_rows(scores: Tensor, target: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count greater and equal scores row by row, each of which fits the processor's cache."""
+    exact = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    table, values = scores.to(exact).numpy(), target.to(exact).numpy()
+    greater, equal = np.empty(len(table), np.int64), np.empty(len(table), np.int64)
+    found = np.empty(table.shape[1], dtype=bool)
+    for place, (row, value) in enumerate(zip(table, values, strict=True)):
+        greater[place] = np.count_nonzero(np.greater(row, value, out=found))
+        equal[place] = np.count_nonzero(np.equal(row, value, out=found))
+    return greater, equal
 
-    def __init__(self) -> None:
-        self._ranks: list[Tensor] = []
-        self._equal: list[Tensor] = []
 
-    @property
-    def batches(self) -> int:
-        """Number of batches added so far."""
-        return len(self._ranks)
-
-    def add(self, scores: Tensor, rows: Tensor, items: Tensor) -> None:
-        """Add a batch; see :func:`target_ranks`."""
-        ranks, equal = target_ranks(scores, rows, items)
-        self._ranks.append(ranks)
-        self._equal.append(equal)
-
-    def ranks(self) -> np.ndarray:
-        """Return the ranks of all targets in the order they came, int64 ``(T,)``."""
-        return torch.cat(self._ranks).numpy() if self._ranks else np.empty(0, dtype=np.int64)
-
-    def tied(self) -> int:
-        """Return how many targets share their score with another item."""
-        return sum(int((equal > 0).sum()) for equal in self._equal)
+def _counted_table(scores: Tensor, target: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count greater and equal scores of all rows at once, where the scores lie."""
+    counts = torch.stack([(scores > target).sum(dim=1), (scores == target).sum(dim=1)])
+    greater, equal = counts.cpu().numpy()
+    return greater, equal
 
 
 # Metrics that follow from the rank of a row's one target.
-_FROM_RANKS = ("hit", "recall", "precision", "mrr", "ndcg")
+_FROM_RANKS = ("hit", "recall", "precision", "mrr", "map", "ndcg")
 
 
 def from_ranks(metrics: Iterable[str]) -> list[str]:
@@ -82,8 +73,8 @@ def gains(ranks: np.ndarray, metric: str, cut: int) -> np.ndarray:
     r"""Return what each row with one target contributes to a metric, ``(n,)``.
 
     With :math:`[\cdot]` 1 if true: Hit@K and Recall@K are the mean of :math:`[rank \le K]`,
-    Precision@K that divided by :math:`K`, MRR@K the mean of :math:`[rank \le K] / rank` and
-    NDCG@K the mean of :math:`[rank \le K] / \log_2(rank + 1)`.
+    Precision@K that divided by :math:`K`, MRR@K and MAP@K the mean of :math:`[rank \le K] / rank`
+    and NDCG@K the mean of :math:`[rank \le K] / \log_2(rank + 1)`.
 
     Raises
     ------
@@ -99,6 +90,7 @@ def gains(ranks: np.ndarray, metric: str, cut: int) -> np.ndarray:
         "recall": within.astype(np.float64),
         "precision": within / cut,
         "mrr": within / ranks,
+        "map": within / ranks,
         "ndcg": within / np.log2(ranks + 1),
     }
     if metric.lower() not in known:
@@ -118,7 +110,7 @@ def metrics_from_ranks(
     topk
         Cut-offs.
     metrics
-        Hit, MRR, NDCG, Recall or Precision, in any case; see :func:`gains`.
+        Hit, MRR, MAP, NDCG, Recall or Precision, in any case; see :func:`gains`.
 
     Returns
     -------

@@ -39,6 +39,12 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
         The data set's item features, or None.
     loss_names
         Names of the parts that `calculate_loss` returns.
+    ignores_padding
+        True as long as a session's columns are read through `inputs`: batches may then come
+        without the columns behind their longest session. ``check_model`` sees whether it holds.
+    loss_by_rows
+        True if the loss is a mean over rows that draws at random for each, so that batches may be
+        shared out among processes; without it the trainer tries whether they may.
     leaky
         True if the model was shown validation or test items; results carry this mark.
     """
@@ -46,6 +52,8 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
     Settings: ClassVar[type[ModelSettings]] = ModelSettings
     settings: ModelSettings
     loss_names: tuple[str, ...] = ("main",)
+    ignores_padding: ClassVar[bool] = True
+    loss_by_rows: ClassVar[bool] = False
     leaky: bool = False
 
     def __init__(self, config: Config, dataset: SessionDataset) -> None:

@@ -19,6 +19,7 @@ from dataclasses import Field, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from recbole_mm.files import Plain
 from recbole_mm.keys import Key
 
 S = TypeVar("S", bound="ModelSettings")
@@ -85,6 +86,18 @@ class ModelSettings:
             The modalities that the data set has.
         """
         return ()
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave a modality out, by modality, as far as there are such keys.
+
+        A modality is a feature file or a column of the items, such as ``price``.
+
+        Parameters
+        ----------
+        available
+            The modalities that the data set has a feature file of.
+        """
+        return {}
 
 
 @dataclass(frozen=True)

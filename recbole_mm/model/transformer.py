@@ -11,7 +11,7 @@ Symbols: ``B`` rows, ``T`` positions, ``Q`` asking vectors, ``H`` heads, ``d`` w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,72 @@ from torch import Tensor, nn
 
 from recbole_mm.model.layers import last_position, real_positions
 
+# Added to the variance in layer normalisation, and standard deviation of first weights: RecBole's
+# SASRec has these.
+NORM_EPS = 1e-12
+INITIAL_STD = 0.02
+
 KeysValues = tuple[Tensor, Tensor]
 # Mixes values: the attention whose dropout counts; queries (B, H, Q, d/H); keys and values
 # (B, H, T, d/H); a mask that broadcasts to (B, H, Q, T), True where to look.
 Mix = Callable[[MultiHeadAttention, Tensor, KeysValues, Tensor], Tensor]
+
+
+class Sizes(Protocol):
+    """Settings of a model with such an encoder."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers."""
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width ``d``."""
+
+    @property
+    def inner_size(self) -> int:
+        """Width inside the feed-forward layers."""
+
+    @property
+    def hidden_dropout_prob(self) -> float:
+        """Share of values dropped."""
+
+    @property
+    def attn_dropout_prob(self) -> float:
+        """Share of attention weights dropped."""
+
+
+def make_encoder(sizes: Sizes) -> TransformerEncoder:
+    """Return RecBole's encoder, that of SASRec, with the sizes of a model's settings."""
+    encoder = TransformerEncoder(
+        n_layers=sizes.n_layers,
+        n_heads=sizes.n_heads,
+        hidden_size=sizes.hidden_size,
+        inner_size=sizes.inner_size,
+        hidden_dropout_prob=sizes.hidden_dropout_prob,
+        attn_dropout_prob=sizes.attn_dropout_prob,
+        hidden_act="gelu",
+        layer_norm_eps=NORM_EPS,
+    )
+    for layer in encoder.layer:
+        # The same function as RecBole's, in one step instead of five.
+        layer.feed_forward.intermediate_act_fn = F.gelu
+    return encoder
+
+
+def draw_as_sasrec(module: nn.Module) -> None:
+    """Draw first weights as RecBole's SASRec does; the padding item's vector stays zero."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=INITIAL_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()
 
 
 def fused(attention: MultiHeadAttention, query: Tensor, states: KeysValues, mask: Tensor) -> Tensor:

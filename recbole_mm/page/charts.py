@@ -113,6 +113,86 @@ def lines(series: Mapping[str, Sequence[Points]], unit: str, line: float | None 
         return rendered(canvas, "svg")
 
 
+def study(
+    series: Mapping[str, Sequence[tuple[str, float, float, float]]],
+    across: str,
+    up: str,
+    line: float | None = None,
+    form: str = "svg",
+) -> bytes:
+    """Draw values with their intervals over settings, evenly spaced, one line per series.
+
+    Parameters
+    ----------
+    series
+        By label: setting, value, lower and upper end.
+    across, up
+        Names of the axes.
+    line
+        Where the floor lies.
+    form
+        ``svg`` or ``png``.
+    """
+    names = list(dict.fromkeys(name for points in series.values() for name, *_ in points))
+    with figure(width=6.4, height=3.6) as (canvas, (axes,)):
+        for place, (label, points) in enumerate(series.items()):
+            x = [names.index(name) + 0.06 * (place - (len(series) - 1) / 2) for name, *_ in points]
+            y = [value for _, value, _, _ in points]
+            below = [value - low for _, value, low, _ in points]
+            above = [high - value for _, value, _, high in points]
+            axes.errorbar(
+                x, y, yerr=[below, above], marker="o", ms=5, lw=1.4, capsize=3,
+                color=f"C{place % 10}", label=_short(label),
+            )  # fmt: skip
+        if line is not None:
+            axes.axhline(line, color=_INK, lw=1, ls="--", label="floor")
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+        axes.grid(axis="y", alpha=0.3)
+        if len(series) > 1 or line is not None:
+            axes.legend(fontsize="small", frameon=False)
+        return rendered(canvas, form)
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    across: tuple[str, Sequence[str]],
+    up: tuple[str, Sequence[str]],
+    unit: str,
+    form: str = "svg",
+) -> bytes:
+    """Draw a table of values as coloured cells with their numbers.
+
+    Parameters
+    ----------
+    values
+        One row per setting of ``up``; ``nan`` leaves a cell empty.
+    across, up
+        Name and settings of each axis.
+    unit
+        What the values are.
+    form
+        ``svg`` or ``png``.
+    """
+    (name_x, ticks_x), (name_y, ticks_y) = across, up
+    width = 2.4 + 0.8 * len(ticks_x)
+    with figure(width=width, height=1.4 + 0.5 * len(ticks_y)) as (canvas, (axes,)):
+        shown = axes.imshow(values, cmap="viridis", aspect="auto")
+        for y, line in enumerate(values):
+            for x, value in enumerate(line):
+                if value == value:
+                    dark = shown.norm(value) < 0.6
+                    colour = "white" if dark else "black"
+                    axes.text(x, y, f"{value:.4f}", ha="center", va="center", color=colour, size=9)
+        axes.set_xticks(range(len(ticks_x)), ticks_x)
+        axes.set_yticks(range(len(ticks_y)), ticks_y)
+        axes.set_xlabel(name_x)
+        axes.set_ylabel(name_y)
+        canvas.colorbar(shown, ax=axes, label=unit)
+        return rendered(canvas, form)
+
+
 def scatter(
     points: Sequence[tuple[str, float, float]], across: str, up: str, line: float | None = None
 ) -> bytes:

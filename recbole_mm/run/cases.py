@@ -118,9 +118,9 @@ def _case(prepared: Prepared, row: int, titles: Sequence[str], topk: int) -> Ite
     rows = dataset.rows("test")
     target, history = int(rows.target[row]), rows.history[row][: rows.length[row]]
     batch = prepared.test.collate_fn([row])[0].to(prepared.config["device"])
-    first, items = torch.zeros(1, dtype=torch.long), torch.tensor([target])
+    items = torch.tensor([target])
     scores = {
-        name: mask_history(table, batch, first, items, prepared.config)
+        name: mask_history(table, batch, items, prepared.config)
         for name, table in _scores(model, batch)
     }
     shown = [titles[item] for item in history[-_HISTORY:]]
@@ -158,7 +158,7 @@ def _best(scores: Tensor, topk: int) -> list[int]:
 
 def _rank(scores: Tensor, target: int) -> int:
     """Return the target's rank as the run's metrics count it."""
-    return int(target_ranks(scores, torch.zeros(1, dtype=torch.long), torch.tensor([target]))[0])
+    return int(target_ranks(scores, torch.tensor([target]))[0][0])
 
 
 def _table(

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import yaml
 from filelock import FileLock, Timeout
 
-from recbole_mm import yaml_files
+from recbole_mm import processes, yaml_files
 from recbole_mm.config import MMConfig
 from recbole_mm.data.session_dataset import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
@@ -21,13 +22,15 @@ from recbole_mm.evaluation.new_items import ranks_among
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
-from recbole_mm.run.members import blended
+from recbole_mm.run.members import prepare_run
+from recbole_mm.run.memory import memory_explained
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
-from recbole_mm.run.prepared import Prepared, prepare
-from recbole_mm.run.record import Record, RunResult, outcome_of
+from recbole_mm.run.prepared import Prepared
+from recbole_mm.run.pretrained import start_from_pretrained
+from recbole_mm.run.record import Metrics, Record, RunResult, outcome_of, read_result
 from recbole_mm.run.studies import after_training
-from recbole_mm.trainer.base import trainer_class
+from recbole_mm.trainer.base import MMTrainerMixin, trainer_class
 
 logger = logging.getLogger(__name__)
 
@@ -73,19 +76,41 @@ def run(
     folder = Path(resume or run_folder(config))
     config["run_folder"] = str(folder)
     # A wrong name must not leave a run folder behind.
-    ensure_dataset(config["dataset"], Path(config["data_path"]))
-    inter_file(config["dataset"], Path(config["data_path"]))
+    with processes.joined(config["device"]):
+        with processes.leader_first():
+            ensure_dataset(config["dataset"], Path(config["data_path"]))
+            inter_file(config["dataset"], Path(config["data_path"]))
+        return _run_in(folder, config, bool(resume), started)
+
+
+def _run_in(folder: Path, config: MMConfig, resume: bool, started: float) -> RunResult:
+    """Run in a folder; of several processes, the first writes it and looks at the trained model."""
+    if not processes.leads():
+        with _silent():
+            _train(_prepared(config, resume), folder, resume, started)
+            processes.wait()
+        return RunResult(folder, cast(Record, read_result(folder)))
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder), _log_to(folder / LOG, config["state"]):
-        prepared = prepare(config, blended) if config["model"] == "Blend" else prepare(config)
+    with alone_in(folder), log_to(folder / LOG, config["state"]):
+        prepared = _prepared(config, resume)
         if not resume:
             # Only now: a run that is refused must not lose what an earlier one left here.
-            _write_config(config, folder)
-        record = _train_and_test(prepared, folder, bool(resume), started)
-        result = RunResult(folder, record)
-        result.save()
-        write_page(result)
+            write_config(config, folder)
+        trainer, valid, test = _train(prepared, folder, resume, started)
+        with processes.alone():
+            result = RunResult(folder, _record(prepared, trainer, valid, test))
+            result.save()
+            write_page(result)
+        processes.wait()
     return result
+
+
+def _prepared(config: MMConfig, resume: bool) -> Prepared:
+    """Return all that a run needs; where it begins, with pretrained weights if they are named."""
+    prepared = prepare_run(config)
+    if not resume:
+        start_from_pretrained(prepared)
+    return prepared
 
 
 def run_folder(config: MMConfig) -> Path:
@@ -121,7 +146,8 @@ def _resumed(
     return plain["model"], plain["dataset"], [stored], overrides
 
 
-def _write_config(config: MMConfig, folder: Path) -> None:
+def write_config(config: MMConfig, folder: Path) -> None:
+    """Write the configuration of a run that begins, and remove what an earlier one left there."""
     if (folder / RESULT).is_file():
         logger.info("%s holds the result of an earlier run of these settings; replacing it", folder)
         (folder / RESULT).unlink()
@@ -133,23 +159,31 @@ def _write_config(config: MMConfig, folder: Path) -> None:
         yaml.safe_dump(config.to_plain(), stream, sort_keys=True)
 
 
-def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: float) -> Record:
-    """Fit, test once with the best weights of validation, study, and return the record."""
-    config, model = prepared.config, prepared.model
-    trainer = trainer_class(prepared.spec, config.model_class)(config, model)
+def _train(
+    prepared: Prepared, folder: Path, resume: bool, started: float
+) -> tuple[MMTrainerMixin, Metrics, Metrics]:
+    """Fit, and test once with the best weights of validation; return the metrics of both."""
+    config = prepared.config
+    trainer = trainer_class(prepared.spec, config.model_class)(config, prepared.model)
     trainer.started = started
     if resume:
         trainer.resume(folder)
     progress = config["show_progress"]
-    _, valid = trainer.fit(prepared.train, prepared.valid, show_progress=progress)
-    start = time.perf_counter()
-    test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
+    with memory_explained(prepared):
+        _, valid = trainer.fit(prepared.train, prepared.valid, show_progress=progress)
+        start = time.perf_counter()
+        test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
+    return trainer, valid, test
+
+
+def _record(prepared: Prepared, trainer: MMTrainerMixin, valid: Metrics, test: Metrics) -> Record:
+    """Study the trained model, and return the record of the run."""
     outcome = outcome_of(prepared, trainer, valid, test)
     if prepared.dataset.held_out.any():
-        among_new = ranks_among(model, prepared.test, prepared.dataset.held_out)
+        among_new = ranks_among(prepared.model, prepared.test, prepared.dataset.held_out)
         outcome["slices"][DIVISION] = new_item_metrics(prepared, trainer.ranks, among_new)
-    record: Record = {**outcome, **after_training(prepared, trainer, folder)}
+    record: Record = {**outcome, **after_training(prepared, trainer, trainer.run_folder)}
     if (floor := floor_of(prepared, trainer.ranks)) is not None:
         record["floor"] = floor
     record["seconds"] |= {**trainer.seconds, "total": trainer.elapsed()}
@@ -157,7 +191,7 @@ def _train_and_test(prepared: Prepared, folder: Path, resume: bool, started: flo
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the system frees the lock of a killed one."""
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -193,15 +227,28 @@ class _RunLog(logging.FileHandler):
 
 
 @contextmanager
-def _log_to(path: Path, level: str) -> Iterator[None]:
-    """Log to ``path`` and to standard error for the time of one run.
+def _silent() -> Iterator[None]:
+    """Log nothing: the first process says it all."""
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, [logging.NullHandler()]
+    try:
+        yield
+    finally:
+        root.handlers = before
+
+
+@contextmanager
+def log_to(path: Path, level: str, *, shown: bool = True) -> Iterator[None]:
+    """Log to ``path`` and, if ``shown``, to standard error for the time of one run.
 
     RecBole logs to the root logger, and two runs in one process must not share a file.
     """
     root = logging.getLogger()
     before, threshold = root.handlers[:], root.level
     file = _RunLog(path, encoding="utf-8")
-    handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [file]
+    if shown:
+        handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     root.handlers, root.level = handlers, logging.getLevelName(str(level).upper())

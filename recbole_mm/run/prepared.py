@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole.data import data_preparation
 from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import init_seed
 
-from recbole_mm import compat
+from recbole_mm import compat, processes
 from recbole_mm.config import MMConfig
 from recbole_mm.data.audit import audit
+from recbole_mm.data.batches import loaders
 from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.data.session_dataset import SessionDataset, feature_files
@@ -65,7 +65,7 @@ def prepare(config: MMConfig, build: Builder = _plain) -> Prepared:
         _check_topk(config, dataset)
         if modalities:
             dataset.item_features = load_features(config, dataset, files, modalities)
-        train, valid, test = data_preparation(config, dataset)
+        train, valid, test = loaders(config, dataset)
         passed = audit(dataset)
         # Again, so that the weights depend on the seed alone and not on what ran before.
         init_seed(config["seed"], config["reproducibility"])
@@ -127,10 +127,11 @@ def ready_files(config: MMConfig) -> tuple[FeatureFiles, tuple[str, ...]]:
     tuple
         The feature files, and the modalities that the model reads.
     """
-    ensure_dataset(config["dataset"], Path(config["data_path"]))
-    files = feature_files(config)
-    modalities = needed_modalities(config, available_modalities(config, files))
-    ensure_features(config, files, modalities)
+    with processes.leader_first():
+        ensure_dataset(config["dataset"], Path(config["data_path"]))
+        files = feature_files(config)
+        modalities = needed_modalities(config, available_modalities(config, files))
+        ensure_features(config, files, modalities)
     return files, modalities
 
 
@@ -160,7 +161,7 @@ def load_features(
     tokens = dataset.field2id_token[dataset.iid_field]
     return ItemFeatures.load(
         files, tokens, modalities, missing=config["missing_features"],
-        source=config["feature_source"], seed=config["seed"],
+        source=config["feature_source"], seed=config["seed"], source_of=config["feature_source_of"],
     )  # fmt: skip
 
 

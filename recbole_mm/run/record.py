@@ -246,7 +246,7 @@ def marks(record: Record) -> list[str]:
 
     ``LEAKY``, ``SYNTHETIC``, ``HISTORY MASKED``, ``ALL TIED`` if every test target shares its score
     with other items, and ``RANDOM FEATURES`` or ``SHUFFLED FEATURES`` if the run used item vectors
-    and they were not the real ones.
+    and they were not the real ones, with the modalities where not all were replaced.
     """
     found = {
         "LEAKY": record["leaky"],
@@ -256,7 +256,9 @@ def marks(record: Record) -> list[str]:
     }
     source = str(record["config"].get("feature_source", "real"))
     if record["fingerprint"]["features"]:
-        found[f"{source.upper()} FEATURES"] = source != "real"
+        only = record["config"].get("feature_source_of")
+        kinds = f" ({', '.join(map(str, only))})" if isinstance(only, list) else ""
+        found[f"{source.upper()} FEATURES{kinds}"] = source != "real"
     return [mark for mark, true in found.items() if true]
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recbole_mm import stock, yaml_files
+from recbole_mm import stock
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import BEST, CONFIG
-from recbole_mm.run.members import blended
-from recbole_mm.run.prepared import prepare
+from recbole_mm.run.members import restore, run_config
 from recbole_mm.serve.catalogue import Catalogue
-from recbole_mm.serve.pack import BLEND, PACK, read_pack, whole_pack
+from recbole_mm.serve.pack import PACK, read_pack, whole_pack
 from recbole_mm.serve.restored import Restored
-from recbole_mm.trainer.base import trainer_class
 
 
 def load(folder: str | Path, device: str = "cpu") -> Restored:
@@ -46,15 +44,9 @@ def read_run(folder: Path, device: str = "cpu") -> Restored:
     ConfigError
         The model scores by what training held of the session itself.
     """
-    plain = yaml_files.load_yaml(folder / CONFIG)
-    if not {"model", "dataset"} <= set(plain):
-        raise CheckpointError(f"{folder / CONFIG} is damaged: it names no model and data set.")
-    overrides = {"run_folder": str(folder), "tensorboard": False, "use_gpu": device != "cpu"}
-    config = MMConfig(None, None, [folder / CONFIG], overrides)
+    config = run_config(folder, use_gpu=device != "cpu")
     refuse_unknown_sessions(config)
-    prepared = prepare(config, blended) if config["model"] == BLEND else prepare(config)
-    trainer = trainer_class(prepared.spec, type(prepared.model))(config, prepared.model)
-    trainer.load_model(folder / BEST, prepared.train)
+    prepared = restore(config, folder)
     # Models of RecBole look at what they were built on: the training part.
     dataset = prepared.train.dataset
     return Restored(config, prepared.model, dataset, Catalogue.of(dataset), folder)

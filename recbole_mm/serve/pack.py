@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -27,6 +28,7 @@ from recbole_mm.errors import CheckpointError, MMError
 from recbole_mm.exits import is_out_of_memory
 from recbole_mm.files import atomic_write, read_json, sha256_file
 from recbole_mm.model.parts.late_model import with_late_parts
+from recbole_mm.run.members import BLEND
 from recbole_mm.serve.card import CARD, card_page, model_card
 from recbole_mm.serve.catalogue import Catalogue
 from recbole_mm.serve.packed import PackedDataset, dataset_state
@@ -45,7 +47,6 @@ FORMAT = "recbole_mm.pack/1"
 # Keys of a run that a pack does without: where things lay, and what was looked at after training.
 _LEFT_OUT = ("run_folder", "data_path", "feature_path", "checkpoint_dir", "case_sessions")
 _CHECKED = 32
-BLEND = "Blend"
 
 
 def write_pack(restored: Restored, output: str | Path) -> Path:
@@ -259,13 +260,15 @@ def _read_config(folder: Path, device: str) -> MMConfig:
 
 def _read_items(folder: Path, dataset: PackedDataset) -> Catalogue:
     """Read names and titles of the items; a ValueError says that there are others."""
-    names, count = read_json(folder / ITEMS), dataset.item_num
+    names, count, counts = read_json(folder / ITEMS), dataset.item_num, dataset.train_counts
+    if not isinstance(counts, np.ndarray) or counts.dtype.kind != "i" or counts.shape != (count,):
+        raise ValueError(f"{MODEL} does not hold {count} counts of clicks")
     for name in ("ids", "titles"):
         found = names[name]
         texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
         if not texts or len(found) != count:
             raise ValueError(f"{ITEMS} does not hold {count} {name}")
-    return Catalogue(names["ids"], names["titles"], dataset.train_counts)
+    return Catalogue(names["ids"], names["titles"], counts)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

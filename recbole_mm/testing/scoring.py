@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
+from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor, nn
 
-from recbole_mm.testing.case import Case, Failed, changed, restore, scores, snapshot, step
+from recbole_mm import stock
+from recbole_mm.data.batches import cut_to_longest
+from recbole_mm.testing.case import Case, Failed, changed, restore, scores, snapshot, step, total
 
 TOLERANCE = 1e-5
 
@@ -85,7 +90,10 @@ def check_session_of_one(case: Case) -> str | None:
 
 
 def check_padding_columns(case: Case) -> str | None:
-    """Compare scores with and without columns of padding behind the longest session."""
+    """Compare scores with and without columns of padding behind the longest session.
+
+    Also the loss of a training batch, where the model says that it ignores such columns.
+    """
     model, fields = case.twin(), case.fields
     rows = case.trained.prepared.valid.dataset.inter_feat
     width = rows[fields.history].shape[1] // 2
@@ -93,7 +101,25 @@ def check_padding_columns(case: Case) -> str | None:
     narrow = changed(short, **{fields.history: short[fields.history][:, :width]})
     what = f"between sessions padded to {width} and to {2 * width} items"
     _require_equal(scores(model, short), scores(model, narrow), what)
+    if case.learns and stock.ignores_padding(type(model)):
+        _require_loss_of_cut_rows(case, model)
     return None
+
+
+def _require_loss_of_cut_rows(case: Case, model: AbstractRecommender) -> None:
+    """Fail unless short training rows give the same loss with all columns and with fewer."""
+    fields, losses = case.fields, []
+    rows = case.trained.prepared.train.dataset.inter_feat
+    rows = rows[rows[fields.length] <= 2][:32]
+    for batch in (rows, cut_to_longest(rows, [fields.history], fields.length)):
+        torch.manual_seed(0)
+        random.seed(0)  # for RecBole's transforms
+        losses.append(float(total(model.calculate_loss(case.train_batches(batch)[0])).detach()))
+    if not abs(losses[0] - losses[1]) <= TOLERANCE * max(1.0, abs(losses[0])):
+        raise Failed(
+            f"cut to 2 columns, training rows have the loss {losses[1]:g} instead of {losses[0]:g}",
+            "equal losses, or ignores_padding = False in the class",
+        )
 
 
 def check_batch_neighbours(case: Case) -> str | None:

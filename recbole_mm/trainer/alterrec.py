@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.dataloader import TrainDataLoader
 
+    from recbole_mm.trainer.split import LossOf
+
 logger = logging.getLogger(__name__)
 
 
@@ -75,8 +77,12 @@ class AlterRecTrainer(MMTrainerMixin):
         return {**optimizers, **{f"{name}_schedule": s for name, s in self.schedulers.items()}}
 
     def _train_epoch(
-        self, train_data: TrainDataLoader, epoch_idx: int, *args: object, **kwargs: object
-    ) -> float | tuple[float, ...]:
+        self,
+        train_data: TrainDataLoader,
+        epoch_idx: int,
+        loss_func: LossOf | None = None,
+        show_progress: bool = False,
+    ) -> float | tuple[float, ...] | None:
         """Train the branch whose turn it is, and move its learning rate on."""
         branch, negatives = self.model.plan
         # Gradients left from its partner's last step would count in clip_grad_norm.
@@ -88,7 +94,7 @@ class AlterRecTrainer(MMTrainerMixin):
             f"epoch {epoch_idx + 1}: branch {branch}, {negatives} negatives, "
             f"learning rate {self._rate:g}"
         )
-        total = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        total = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self.schedulers[branch].step()
         return total
 

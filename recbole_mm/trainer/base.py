@@ -20,14 +20,14 @@ from recbole.trainer import Trainer
 from recbole.utils import early_stopping, get_trainer
 from torch import Tensor, nn
 
-from recbole_mm import compat
+from recbole_mm import compat, processes
 from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.evaluation.hooks import HasLossNames, HasStartEpoch
-from recbole_mm.evaluation.ranking import RankCollector
 from recbole_mm.files import BEST, LAST
 from recbole_mm.times import time_left
 from recbole_mm.trainer.evaluating import EvaluationMixin
 from recbole_mm.trainer.history import EpochRecord
+from recbole_mm.trainer.split import SplitMixin
 from recbole_mm.trainer.state import CheckpointMixin
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 _SILENCE = 60.0  # seconds
 
 
-class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
+class MMTrainerMixin(CheckpointMixin, SplitMixin, EvaluationMixin):
     """Training, validation and checkpoints over any RecBole trainer that keeps RecBole's ``fit``.
 
     Composed as ``type("SASRecRun", (MMTrainerMixin, Trainer), {})``, see :func:`trainer_class`.
@@ -86,7 +86,8 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
 
     def __init__(self, config: Config, model: nn.Module) -> None:
         self.run_folder = Path(config["run_folder"] or config["checkpoint_dir"])
-        tensorboard = self.run_folder / "tensorboard" if config["tensorboard"] else None
+        shows = config["tensorboard"] and processes.leads()
+        tensorboard = self.run_folder / "tensorboard" if shows else None
         # RecBole's constructor makes the folder that it finds here, wherever the run writes.
         values = config.final_config_dict
         stock_folder, values["checkpoint_dir"] = values["checkpoint_dir"], str(self.run_folder)
@@ -97,8 +98,13 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
             values["checkpoint_dir"] = stock_folder
         if not config["single_spec"]:
             raise ConfigError(
-                "training on several devices is not supported: RecBole's evaluation weighs the "
-                "devices by batches, not rows. Run one process on one device."
+                "RecBole's own way to several devices is not used: its evaluation weighs the "
+                "devices by batches, not rows. Start the run with torchrun instead."
+            )
+        if processes.group().world > 1 and self.enable_scaler:
+            raise ConfigError(
+                "enable_scaler does not go with several processes: RecBole clips gradients before "
+                "it scales them back. Leave it out; enable_amp goes without it on newer GPUs."
             )
         # Pop and its like train one epoch whatever the configuration says.
         self.eval_step = min(self.eval_step, self.epochs)
@@ -111,7 +117,6 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
         self._told = self.started
         self.best_epoch = -1
         self.stopped = False
-        self._ranks = RankCollector()
         self._epoch = self._batch = self._batches = 0
         self._epoch_started = self.started
         self._identity = self._identify(None)
@@ -160,7 +165,6 @@ class MMTrainerMixin(CheckpointMixin, EvaluationMixin):
 
     def _begin(self, train_data: TrainDataLoader) -> None:
         """Look at the training data before the first epoch, and finish a resume with it."""
-        self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
         self._meet(train_data)

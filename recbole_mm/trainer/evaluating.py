@@ -1,4 +1,4 @@
-"""Evaluation inside a run: RecBole's metrics, every target's rank, and the score's parts."""
+"""Evaluation inside a run: every target's rank, the metrics, and the score's parts."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from recbole.evaluator import Collector, Evaluator
 from recbole.trainer import Trainer
 from recbole.utils import ModelType
+from tqdm import tqdm
 
+from recbole_mm import collectives, processes
 from recbole_mm.errors import TrainingError
+from recbole_mm.evaluation.chunks import Rows, chunks
 from recbole_mm.evaluation.hooks import HasLateFit, HasTuning
 from recbole_mm.evaluation.masking import mask_history
 from recbole_mm.evaluation.new_items import fill_unseen, nearest_known
 from recbole_mm.evaluation.parts import part_metrics
-from recbole_mm.evaluation.ranking import RankCollector, from_ranks
+from recbole_mm.evaluation.ranking import from_ranks, metrics_from_ranks, target_ranks
 from recbole_mm.trainer import checkpoint
 from recbole_mm.trainer.history import EpochRecord
 
 if TYPE_CHECKING:
+    from recbole.config import Config
     from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
     from recbole.data.interaction import Interaction
-    from torch import Tensor
-
-    # What RecBole's loaders give, and what its loop makes of it: the second is scores
-    # ``(B, n_items)``; the last two are row and item of each target.
-    Batch = tuple[Interaction, object, Tensor, Tensor]
-    Scored = tuple[Interaction, Tensor, Tensor, Tensor]
+    from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +43,19 @@ class EvaluationMixin(Trainer):
     ranks: np.ndarray
     tied: int
     seconds: dict[str, float]
+    item_tensor: Interaction | None
     history: list[EpochRecord]
     # Of CheckpointMixin:
     load_model: Callable[[str | Path, AbstractDataLoader | None], None]
     amend_best: Callable[[], None]
-    _ranks: RankCollector
+
+    def __init__(self, config: Config, model: nn.Module) -> None:
+        super().__init__(config, model)
+        # RecBole's own collector and evaluator, for the metrics that ranks do not give.
+        values = config.final_config_dict
+        self._beyond = sorted({*values["metrics"]} - {*from_ranks(values["metrics"])})
+        narrowed = {**values, "metrics": self._beyond}
+        self.eval_collector, self.evaluator = Collector(narrowed), Evaluator(narrowed)
 
     def evaluate(
         self,
@@ -56,7 +64,10 @@ class EvaluationMixin(Trainer):
         model_file: str | Path | None = None,
         show_progress: bool = False,
     ) -> dict[str, float] | None:
-        """Evaluate with RecBole's evaluator and fill ``self.ranks``.
+        """Rank the target of each row once, and compute all metrics that follow from the ranks.
+
+        They are those of RecBole's evaluator where no scores tie. RecBole's collector runs for the
+        other metrics alone. ``self.ranks`` and ``self.tied`` are filled.
 
         Parameters are RecBole's: ``load_best_model`` loads ``best.safetensors`` of the run before,
         or ``model_file``, another checkpoint of the same model and items.
@@ -66,44 +77,91 @@ class EvaluationMixin(Trainer):
         CheckpointError
             The checkpoint is damaged or belongs to another model or other items.
         TrainingError
-            A score is NaN or +inf: sorting would put such items first.
+            A score is NaN or +inf: no item could be ranked against it.
         """
         if not eval_data:
             return None
         if load_best_model:
             self.load_model(model_file or self.saved_model_file, eval_data)
-        self._ranks = RankCollector()
-        result = super().evaluate(
-            eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty()
-        )
-        self.ranks, self.tied = self._ranks.ranks(), self._ranks.tied()
+        self.ranks, equal = self._ranks_of_all(eval_data, show_progress and sys.stderr.isatty())
+        self.tied = int(np.count_nonzero(equal))
         if load_best_model and self.tied:
             logger.warning(
                 f"{self.tied} of {len(self.ranks)} targets share their score with other items; "
-                "RecBole's metrics put such items in any order, the ranks at their mean position"
+                "each has the mean position of those as its rank"
             )
-        return {name: float(value) for name, value in result.items()}
+        result = self._metrics(self.ranks)
+        self.wandblogger.log_eval_metrics(result, head="eval")
+        return result
 
-    def _full_sort_batch_eval(self, batched_data: Batch) -> Scored:
-        return self._observe(super()._full_sort_batch_eval(batched_data))
+    def _ranks_of_all(self, eval_data: FullSortEvalDataLoader, progress: bool) -> tuple[Rows, Rows]:
+        """Rank the targets of all rows; of several processes each ranks its own."""
+        rows, group = np.arange(len(eval_data.dataset)), processes.group()
+        # RecBole's collector must see every row; what it keeps is not put together here.
+        if group.world == 1 or self._beyond:
+            return self.rank_rows(eval_data, rows, progress)
+        found = np.zeros((2, len(rows)), dtype=np.int64)
+        found[:, group.own()] = self.rank_rows(eval_data, rows[group.own()], progress)
+        ranks, equal = collectives.summed_counts(found)
+        return ranks, equal
 
-    def _neg_sample_batch_eval(self, batched_data: Batch) -> Scored:
-        return self._observe(super()._neg_sample_batch_eval(batched_data))
+    @torch.no_grad()
+    def rank_rows(
+        self, eval_data: FullSortEvalDataLoader, rows: Rows, progress: bool = False
+    ) -> tuple[Rows, Rows]:
+        """Rank the targets of some rows with the model as it is.
 
-    def _observe(self, batch: Scored) -> Scored:
-        """Check the scores of a batch, mask the history and keep the ranks of the targets.
+        Parameters
+        ----------
+        eval_data
+            RecBole's full-ranking loader.
+        rows
+            ``(n,)`` numbers of the rows, in the order of the loader.
+        progress
+            Whether to show a bar.
 
-        RecBole's metrics are computed from what is returned, so they see the same scores.
+        Returns
+        -------
+        tuple
+            ``(n,)`` ranks, from 1, and how many other items have the target's score.
         """
-        interaction, scores, rows, items = batch
+        self.model.eval()
+        self.tot_item_num = eval_data.dataset.item_num
+        if self.item_tensor is None:
+            self.item_tensor = eval_data.dataset.get_item_feature().to(self.device)
+        ranks, equal = np.empty((2, len(rows)), dtype=np.int64)
+        bar = tqdm(total=len(rows), desc="evaluation", unit="row", disable=not progress)
+        with bar:
+            for where, interaction, items in chunks(self.model, eval_data, rows):
+                scores = self._scores(interaction, items)
+                ranks[where], equal[where] = target_ranks(scores, items)
+                self.eval_collector.eval_batch_collect(
+                    scores, interaction, torch.arange(len(items)), items
+                )
+                bar.update(len(items))
+                del scores  # The next ones may take its place, near the processor.
+        return ranks, equal
+
+    def _metrics(self, ranks: Rows) -> dict[str, float]:
+        """Return all metrics that are asked for, in their order."""
+        names, digits = self.config["metrics"], self.config["metric_decimal_place"]
+        counted = metrics_from_ranks(ranks, self.config["topk"], from_ranks(names))
+        others = self.evaluator.evaluate(self.eval_collector.get_data_struct())
+        order = [name.lower() for name in names]
+        found = sorted(
+            {**counted, **others}.items(), key=lambda pair: order.index(pair[0].partition("@")[0])
+        )
+        return {name: round(float(value), digits) for name, value in found}
+
+    def _scores(self, interaction: Interaction, items: Tensor) -> Tensor:
+        """Return the scores ``(B, n_items)``: checked, and without a masked history."""
+        scores: Tensor = self._full_sort_batch_eval((interaction, None, None, None))[1]
         if bool(scores.max() < torch.inf):  # False for NaN, too
-            scores = mask_history(scores, interaction, rows, items, self.config)
-            self._ranks.add(scores, rows, items)
-            return interaction, scores, rows, items
+            return mask_history(scores, interaction, items, self.config)
         raise TrainingError(
             f"{type(self.model).__name__} gave {int(torch.isnan(scores).sum())} NaN and "
-            f"{int(torch.isposinf(scores).sum())} infinite scores in evaluation batch "
-            f"{self._ranks.batches + 1}. Sorting would rank them first, so no metric is computed. "
+            f"{int(torch.isposinf(scores).sum())} infinite scores for {len(scores)} rows of an "
+            "evaluation. No item can be ranked against them, so no metric is computed. "
             "Look for a division by zero or a logarithm of zero in full_sort_predict."
         )
 

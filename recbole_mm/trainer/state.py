@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from recbole_mm import processes
 from recbole_mm.errors import CheckpointError, TrainingError
 from recbole_mm.files import BEST, LAST
 from recbole_mm.trainer import checkpoint
@@ -167,16 +168,20 @@ class CheckpointMixin:
         self._check_weights(epoch)
         if best:
             self.best_epoch, self._kept = epoch, True
-        data = checkpoint.to_bytes(self._state(epoch))
-        for name in (BEST, LAST) if best else (LAST,):
-            checkpoint.write_checkpoint(self.run_folder / name, data)
+        if processes.leads():
+            data = checkpoint.to_bytes(self._state(epoch))
+            for name in (BEST, LAST) if best else (LAST,):
+                checkpoint.write_checkpoint(self.run_folder / name, data)
+        processes.wait()
 
     def amend_best(self) -> None:
         """Write what was changed in the model after training into ``best.safetensors``."""
         path = self.run_folder / BEST
-        state = checkpoint.load_checkpoint(path)
-        model = {"model": self.model.state_dict(), "other": other_parameters(self.model)}
-        checkpoint.save_checkpoint(path, {**state, **model})
+        if processes.leads():
+            state = checkpoint.load_checkpoint(path)
+            model = {"model": self.model.state_dict(), "other": other_parameters(self.model)}
+            checkpoint.save_checkpoint(path, {**state, **model})
+        processes.wait()
 
     def _state(self, epoch: int) -> State:
         """Return everything that the rest of the training depends on."""

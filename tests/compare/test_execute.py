@@ -52,6 +52,8 @@ def arguments(data, output, **changes):
         "jobs": 2,
         "baseline": None,
         "table_only": False,
+        "tuned": None,
+        "knock_out": None,
     }
     return Namespace(**{**found, **changes}), {**SMALL, "data_path": str(data)}
 

@@ -129,7 +129,7 @@ def test_failures_are_kept_with_their_reason(tmp_path):
     assert cells(text, "SASRec")[1] == "1 of 2"
     failed = text.split("## Failed runs")[1]
     assert cells(failed, "SASRec")[1:3] == ["2", "error: the loss is nan"]
-    assert str(tmp_path / "logs" / "SASRec-s2.log") in failed
+    assert "| logs/SASRec-s2.log |" in failed
     assert "| GRU4Rec | 1 | not run yet |" in failed and "| GRU4Rec | 2 | Killed |" in failed
 
 

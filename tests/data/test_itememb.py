@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from recbole_mm.data import sidecar
 from recbole_mm.data.itememb import itememb_path, read_itememb, write_itememb
-from recbole_mm.data.sidecar import sidecar_path
+from recbole_mm.data.sidecar import check_sidecar, sidecar_path
 from recbole_mm.errors import FeatureError
 
 HEADER = b"text_id:token\ttext_emb:float_seq\n"
@@ -267,6 +267,94 @@ def test_large_text_is_hashed_only_when_its_stat_differs(tmp_path, monkeypatch):
     assert hashed == [path]
     path.write_bytes(GOOD.replace(b"2.5", b"9.5"))
     assert read_itememb(path, "text").vectors[0, 1] == 9.5
+
+
+def large(folder: Path, monkeypatch) -> tuple[Path, np.ndarray]:
+    """Write and read 3,000 x 200 vectors, 2.4 MB, which here counts as large."""
+    monkeypatch.setattr(sidecar, "ALWAYS_HASH_BELOW", 1 << 20)
+    path = folder / "d.text.itememb"
+    vectors = np.random.default_rng(0).standard_normal((3000, 200)).astype(np.float32)
+    write_itememb(path, "text", [f"i{row}" for row in range(3000)], vectors)
+    read_itememb(path, "text")
+    return path, vectors
+
+
+def test_a_large_copy_is_mapped_and_equals_the_text(tmp_path, monkeypatch):
+    path, vectors = large(tmp_path, monkeypatch)
+    before = sidecar_path(path).read_bytes()
+    for name in ("sha256_file", "load_checked", "save_sidecar"):
+        monkeypatch.setattr(sidecar, name, None)  # not needed
+    emb = read_itememb(path, "text")
+    assert isinstance(emb.vectors.base, np.memmap)
+    np.testing.assert_array_equal(emb.vectors, vectors)
+    assert emb.ids == [f"i{row}" for row in range(3000)]
+    assert emb.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    emb.vectors[0] = 7
+    assert sidecar_path(path).read_bytes() == before
+    np.testing.assert_array_equal(read_itememb(path, "text").vectors, vectors)
+
+
+def test_a_large_text_with_equal_size_and_time_but_other_content_is_read_anew(
+    tmp_path, monkeypatch
+):
+    path, vectors = large(tmp_path, monkeypatch)
+    stat = path.stat()
+    # The same numbers at other items.
+    write_itememb(path, "text", [f"i{row}" for row in range(3000)], vectors[::-1])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    np.testing.assert_array_equal(read_itememb(path, "text").vectors, vectors[::-1])
+    np.testing.assert_array_equal(read_itememb(path, "text").vectors, vectors[::-1])
+
+
+@pytest.mark.parametrize("place", [0, 9, 200, 1_000_000, -1])
+def test_a_large_copy_that_was_written_over_is_made_again(tmp_path, monkeypatch, place):
+    path, vectors = large(tmp_path, monkeypatch)
+    side = sidecar_path(path)
+    good = side.read_bytes()
+    broken = bytearray(good)
+    start = place % len(good)
+    # A damaged block of a disk; at the front a part of the header.
+    end = min(start + (8192 if place > 500 else 4), len(good))
+    broken[start:end] = bytes(byte ^ 0x11 for byte in broken[start:end])
+    side.write_bytes(bytes(broken))
+    np.testing.assert_array_equal(read_itememb(path, "text").vectors, vectors)
+    assert side.read_bytes() == good
+
+
+@pytest.mark.parametrize("cut", [0, 100, 1_000_000, -1])
+def test_a_cut_large_copy_is_made_again(tmp_path, monkeypatch, cut):
+    path, vectors = large(tmp_path, monkeypatch)
+    good = sidecar_path(path).read_bytes()
+    sidecar_path(path).write_bytes(good[:cut])
+    np.testing.assert_array_equal(read_itememb(path, "text").vectors, vectors)
+    assert sidecar_path(path).read_bytes() == good
+
+
+def test_the_check_of_every_byte_finds_what_samples_pass_over(tmp_path, monkeypatch):
+    path, _ = large(tmp_path, monkeypatch)
+    assert check_sidecar(path)
+    side = sidecar_path(path)
+    good = side.read_bytes()
+    # Of the numbers the first 4 kB are a sample, and the next sample begins 9 kB on.
+    broken = bytearray(good)
+    broken[8 + int.from_bytes(good[:8], "little") + 6000] ^= 1
+    side.write_bytes(bytes(broken))
+    read_itememb(path, "text")
+    with pytest.raises(FeatureError, match="checksum.*Remove it"):
+        check_sidecar(path)
+    side.write_bytes(good)
+    stat = path.stat()
+    text = bytearray(path.read_bytes())
+    place = next(k for k in range(6000, 7000) if text[k] in b"123")
+    text[place] = ord("4")
+    path.write_bytes(bytes(text))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    read_itememb(path, "text")
+    with pytest.raises(FeatureError, match="another text"):
+        check_sidecar(path)
+    side.unlink()
+    assert not check_sidecar(path)
 
 
 def test_every_flipped_byte_in_the_copy_is_noticed(tmp_path):

@@ -11,9 +11,10 @@ import pytest
 
 from recbole_mm.config import MMConfig
 from recbole_mm.data.audit import audit, data_sheet
+from recbole_mm.data.itememb import itememb_path, read_itememb, write_itememb
 from recbole_mm.data.session_dataset import SessionDataset
 from recbole_mm.data.sessions import Split
-from recbole_mm.errors import DataError
+from recbole_mm.errors import DataError, FeatureError
 
 HEADER = "session_id:token\titem_id:token\ttimestamp:float\n"
 Row = tuple[str, str, float]
@@ -262,6 +263,19 @@ def test_targets_in_the_history_are_counted_and_warned_of_when_masked(
         assert dataset.counts["valid_targets_in_history"] == 2
         assert dataset.counts["test_targets_in_history"] == 1
         assert (len(dataset.rows("valid")), len(dataset.rows("test"))) == (10, 5)
+
+
+def test_the_data_sheet_compares_binary_copies_with_their_texts(tmp_path: Path) -> None:
+    write(tmp_path, sessions_of(50))
+    dataset = load(tmp_path)
+    assert "binary copy" not in data_sheet(dataset)
+    path = itememb_path(tmp_path / "toy", "toy", "text")
+    write_itememb(path, "text", ["i01", "i02"], np.ones((2, 3)))
+    read_itememb(path, "text")
+    assert "copy of toy.text.itememb is that of its text, byte by byte" in data_sheet(dataset)
+    path.write_bytes(path.read_bytes().replace(b"1 1 1", b"1 2 1"))
+    with pytest.raises(FeatureError, match="another text.*Remove it"):
+        data_sheet(dataset)
 
 
 def test_the_data_sheet_says_how_often_sessions_repeat_an_item(tmp_path: Path) -> None:

@@ -13,48 +13,48 @@ from recbole.evaluator import Evaluator
 from recbole.evaluator.collector import Collector
 
 from recbole_mm.evaluation.masking import mask_history, strike_out, target_in_history
-from recbole_mm.evaluation.ranking import RankCollector, target_ranks
+from recbole_mm.evaluation.ranking import target_ranks
 
 INF, LEAST = math.inf, torch.finfo(torch.float32).min
 KEYS = {"ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list"}
 SCORES = torch.tensor([[-INF, 5.0, 4.0, 3.0, 2.0], [-INF, 1.0, 2.0, 3.0, 4.0]])
 # Row 0: target 3 after 1, 2. Row 1: target 4 after 4, 1: it stands in its own history.
 HISTORY = torch.tensor([[1, 2, 0], [4, 1, 0]])
-ROWS, TARGETS = torch.arange(2), torch.tensor([3, 4])
+TARGETS = torch.tensor([3, 4])
 # RecBole 1.2.1 uses np.float, which numpy >= 1.24 lacks; its Config defines it.
 np.float = float
 
 
 def test_by_hand():
     before = SCORES.clone()
-    found = strike_out(SCORES, HISTORY, ROWS, TARGETS)
+    found = strike_out(SCORES, HISTORY, TARGETS)
     assert found[0].tolist() == [-INF, -INF, -INF, 3.0, 2.0]
     # The target alone is last: item 1, struck out like it, is lifted above it.
     assert found[1].tolist() == [LEAST, LEAST, 2.0, 3.0, -INF]
     assert torch.equal(SCORES, before)
-    ranks, equal = target_ranks(found, ROWS, TARGETS)
+    ranks, equal = target_ranks(found, TARGETS)
     assert (ranks.tolist(), equal.tolist()) == ([1, 4], [0, 0])
-    assert target_ranks(SCORES, ROWS, TARGETS)[0].tolist() == [3, 1]
+    assert target_ranks(SCORES, TARGETS)[0].tolist() == [3, 1]
 
 
 def test_the_key_decides():
     batch = {"item_id_list": HISTORY}
-    assert mask_history(SCORES, batch, ROWS, TARGETS, {**KEYS, "history": "keep"}) is SCORES
-    found = mask_history(SCORES, batch, ROWS, TARGETS, {**KEYS, "history": "mask"})
-    assert torch.equal(found, strike_out(SCORES, HISTORY, ROWS, TARGETS))
+    assert mask_history(SCORES, batch, TARGETS, {**KEYS, "history": "keep"}) is SCORES
+    found = mask_history(SCORES, batch, TARGETS, {**KEYS, "history": "mask"})
+    assert torch.equal(found, strike_out(SCORES, HISTORY, TARGETS))
 
 
 def test_padding_is_no_item_of_the_history():
-    assert target_in_history(HISTORY, ROWS, TARGETS).tolist() == [False, True]
+    assert target_in_history(HISTORY, TARGETS).tolist() == [False, True]
     scores = torch.tensor([[9.0, 1.0, 2.0]])
-    found = strike_out(scores, torch.tensor([[1, 0]]), torch.tensor([0]), torch.tensor([2]))
+    found = strike_out(scores, torch.tensor([[1, 0]]), torch.tensor([2]))
     assert found[0, 1:].tolist() == [-INF, 2.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_scores_keep_their_type(dtype):
-    found = strike_out(SCORES.to(dtype), HISTORY, ROWS, TARGETS)
-    assert found.dtype == dtype and target_ranks(found, ROWS, TARGETS)[0].tolist() == [1, 4]
+    found = strike_out(SCORES.to(dtype), HISTORY, TARGETS)
+    assert found.dtype == dtype and target_ranks(found, TARGETS)[0].tolist() == [1, 4]
 
 
 def slow_rank(scores, history, target):
@@ -81,10 +81,10 @@ def batches(draw):
 def test_ranks_equal_those_of_a_slow_loop(batch):
     scores, histories, targets = batch
     padded = torch.tensor([history + [0] * (5 - len(history)) for history in histories])
-    collector, rows, items = RankCollector(), torch.arange(len(scores)), torch.tensor(targets)
-    collector.add(strike_out(torch.tensor(scores), padded, rows, items), rows, items)
+    items = torch.tensor(targets)
+    ranks, _ = target_ranks(strike_out(torch.tensor(scores), padded, items), items)
     expected = [slow_rank(*row) for row in zip(scores, histories, targets, strict=True)]
-    assert collector.ranks().tolist() == expected
+    assert ranks.tolist() == expected
 
 
 def test_recboles_metrics_miss_a_target_that_is_struck_out():
@@ -93,7 +93,7 @@ def test_recboles_metrics_miss_a_target_that_is_struck_out():
     config = {"metrics": ["Hit", "MRR"], "topk": [1, 3], "eval_args": full}
     config |= {"metric_decimal_place": 16, "device": "cpu"}
     collector, evaluator = Collector(config), Evaluator(config)
-    found = strike_out(SCORES, torch.tensor([[1, 2, 0], [4, 1, 3]]), ROWS, TARGETS)
-    collector.eval_batch_collect(found, None, ROWS, TARGETS)
+    found = strike_out(SCORES, torch.tensor([[1, 2, 0], [4, 1, 3]]), TARGETS)
+    collector.eval_batch_collect(found, None, torch.arange(2), TARGETS)
     metrics = evaluator.evaluate(collector.get_data_struct())
     assert metrics == {"hit@1": 0.5, "hit@3": 0.5, "mrr@1": 0.5, "mrr@3": 0.5}

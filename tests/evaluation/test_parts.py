@@ -6,34 +6,41 @@ import math
 
 import pytest
 import torch
+from recbole.data.interaction import Interaction
 
 from recbole_mm.errors import TrainingError
 from recbole_mm.evaluation.parts import part_metrics, variant_metrics
 
 N = 5  # items 1 to 4
-# Two batches of (row's number, target): ranks in "up" are 4, 1 and 3, in "down" 1, 4 and 2.
-BATCHES = [torch.tensor([0, 1]), torch.tensor([2])]
+# Targets of rows 0 to 2: ranks in "up" are 4, 1 and 3, in "down" 1, 4 and 2.
 TARGETS = torch.tensor([1, 4, 2])
+# What the rows were given; the target of row 2 is among it.
+HISTORIES = torch.tensor([[3, 4, 0], [3, 0, 0], [2, 1, 0]])
 UP = torch.tensor([9.0, 1.0, 2.0, 3.0, 4.0])
-
-
-class Rows(torch.nn.Module):
-    """Stands for a batch: RecBole's Interaction has `to` and a length."""
-
-    def __init__(self, rows):
-        super().__init__()
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
+ROWS = {"item_id": TARGETS, "item_id_list": HISTORIES, "item_length": torch.tensor([2, 1, 2])}
 
 
 class Loader:
-    config = {"history": "keep"}
+    """Three rows, two of them at once."""
 
-    def __iter__(self):
-        for rows in BATCHES:
-            yield Rows(rows), None, torch.arange(len(rows)), TARGETS[rows]
+    config = {
+        "history": "keep", "device": "cpu", "eval_batch_size": 2, "ITEM_ID_FIELD": "item_id",
+        "LIST_SUFFIX": "_list", "ITEM_LIST_LENGTH_FIELD": "item_length",
+    }  # fmt: skip
+
+    class dataset:  # noqa: N801
+        inter_feat, item_num = Interaction(ROWS), N
+
+        def __len__(self):
+            return len(TARGETS)
+
+        def __getitem__(self, rows):
+            return self.inter_feat[rows]
+
+    dataset = dataset()
+
+    def transform(self, dataset, rows):
+        return rows
 
 
 class Model(torch.nn.Module):
@@ -85,22 +92,8 @@ def test_variants_by_hand():
     assert found["weight=0.5"] == pytest.approx({"mrr@3": 1 / 3, "ce": math.log(4)})
 
 
-# What rows 0 to 2 were given; the target of row 2 is among it.
-HISTORIES = torch.tensor([[3, 4], [3, 0], [2, 1]])
-
-
-class MaskedRows(Rows):
-    def __getitem__(self, field):
-        assert field == "item_id_list"
-        return HISTORIES[self.rows]
-
-
 class MaskedLoader(Loader):
-    config = {"history": "mask", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list"}
-
-    def __iter__(self):
-        for batch, *rest in super().__iter__():
-            yield MaskedRows(batch.rows), *rest
+    config = {**Loader.config, "history": "mask"}
 
 
 def test_parts_and_variants_with_the_history_struck_out():
@@ -123,7 +116,7 @@ def test_parts_and_variants_with_the_history_struck_out():
 
 def test_models_without_hooks_or_parts_have_none():
     class Plain(torch.nn.Module):
-        device = torch.device("cpu")
+        pass
 
     class NoParts(Model):
         def score_parts(self, interaction):

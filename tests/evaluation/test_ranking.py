@@ -12,21 +12,21 @@ from recbole.evaluator.collector import Collector
 
 from recbole_mm.errors import ConfigError
 from recbole_mm.evaluation.ranking import (
-    RankCollector,
+    _counted_rows,
+    _counted_table,
+    from_ranks,
     gains,
     metrics_from_ranks,
     target_ranks,
 )
 
-METRICS = ["Hit", "MRR", "NDCG", "Recall", "Precision"]
+METRICS = ["Hit", "MRR", "NDCG", "Recall", "Precision", "MAP"]
 # RecBole 1.2.1 uses np.float, which numpy >= 1.24 lacks; its Config defines it.
 np.float = float
 
 
-def ranks_of(scores, items, rows=None):
-    scores = torch.tensor(scores)
-    rows = torch.arange(len(scores)) if rows is None else torch.tensor(rows)
-    ranks, equal = target_ranks(scores, rows, torch.tensor(items))
+def ranks_of(scores, items, dtype=torch.float32):
+    ranks, equal = target_ranks(torch.tensor(scores, dtype=dtype), torch.tensor(items))
     return ranks.tolist(), equal.tolist()
 
 
@@ -49,19 +49,24 @@ def test_padding_never_counts():
     assert ranks_of([[-inf, -inf, 3.0, 2.0]], [1]) == ([3], [0])
 
 
-def test_several_targets_in_a_row_and_rows_out_of_order():
-    scores = [[0.0, 3.0, 2.0, 1.0], [0.0, 1.0, 2.0, 3.0]]
-    assert ranks_of(scores, [1, 3, 1], rows=[0, 0, 1]) == ([1, 3, 3], [0, 0, 0])
-    assert ranks_of(scores, [1, 1], rows=[1, 0]) == ([3, 1], [0, 0])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str
+)
+def test_every_kind_of_number_is_counted_as_it_is(dtype):
+    # 1 and 1 + 2**-30 are one number but in float64.
+    scores = [[0.0, 1.0, 1.0 + 2.0**-30, 3.0], [0.0, 1.0, 2.0, 3.0]]
+    expected = ([3, 3], [0, 0]) if dtype == torch.float64 else ([3, 3], [1, 0])
+    assert ranks_of(scores, [1, 1], dtype) == expected
 
 
-def test_collector_joins_batches_in_order():
-    collector = RankCollector()
-    assert collector.ranks().tolist() == [] and collector.tied() == 0
-    for scores in ([[0.0, 1.0, 2.0]], [[0.0, 2.0, 2.0], [0.0, 3.0, 2.0]]):
-        table = torch.tensor(scores)
-        collector.add(table, torch.arange(len(table)), torch.ones(len(table), dtype=torch.int64))
-    assert (collector.ranks().tolist(), collector.tied(), collector.batches) == ([2, 2, 1], 1, 2)
+def test_all_rows_at_once_are_counted_as_row_by_row():
+    """The way of other devices gives what the way of the CPU does."""
+    scores = torch.randint(0, 6, (40, 30), generator=torch.Generator().manual_seed(1)).float()
+    target = scores.gather(1, torch.randint(0, 30, (40, 1)))
+    for one, other in zip(
+        _counted_rows(scores, target), _counted_table(scores, target), strict=True
+    ):
+        assert one.tolist() == other.tolist()
 
 
 def test_metrics_by_hand():
@@ -78,6 +83,8 @@ def test_metrics_by_hand():
             "recall@10": 3 / 4,
             "precision@2": 1 / 4,
             "precision@10": 3 / 40,
+            "map@2": (1 + 1 / 2) / 4,
+            "map@10": (1 + 1 / 3 + 1 / 2) / 4,
         },
         abs=1e-15,
     )
@@ -103,10 +110,10 @@ def test_metrics_equal_recboles_without_ties(seed, n, items):
     scores = torch.stack([torch.randperm(items, generator=generator) for _ in range(n)]).float()
     scores[:, 0] = -torch.inf
     targets = torch.randint(1, items, (n,), generator=generator)
-    ranks, equal = target_ranks(scores, torch.arange(n), targets)
+    ranks, equal = target_ranks(scores, targets)
     assert not equal.any()
     topk = [1, 5, 11]
-    ours = metrics_from_ranks(ranks.numpy(), topk, METRICS)
+    ours = metrics_from_ranks(ranks, topk, METRICS)
     theirs = recbole_metrics(scores, targets, topk)
     assert list(ours) == list(theirs)
     for name, value in theirs.items():
@@ -124,16 +131,15 @@ def test_ranks_equal_the_slow_definition(values, pick):
 
 def test_constant_scores_give_the_value_of_chance():
     items = 101
-    ranks, _ = target_ranks(
-        torch.ones(5, items), torch.arange(5), torch.tensor([1, 9, 50, 77, 100])
-    )
+    ranks, _ = target_ranks(torch.ones(5, items), torch.tensor([1, 9, 50, 77, 100]))
     assert set(ranks.tolist()) == {51}
-    assert metrics_from_ranks(ranks.numpy(), [20], ["Hit"]) == {"hit@20": 0.0}
+    assert metrics_from_ranks(ranks, [20], ["Hit"]) == {"hit@20": 0.0}
 
 
 def test_wrong_requests():
-    with pytest.raises(ConfigError, match="unknown metric 'MAP'"):
-        metrics_from_ranks(np.array([1]), [10], ["MAP"])
+    assert from_ranks([*METRICS, "ItemCoverage"]) == METRICS
+    with pytest.raises(ConfigError, match="unknown metric 'ItemCoverage'"):
+        metrics_from_ranks(np.array([1]), [10], ["ItemCoverage"])
     with pytest.raises(ConfigError, match="from 1, got 0"):
         gains(np.array([1]), "hit", 0)
 

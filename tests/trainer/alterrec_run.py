@@ -24,6 +24,7 @@ TINY = {
     "stopping_step": 99,
     "positive_augmentation": True,
     "clip_grad_norm": {"max_norm": 0.5},
+    "length_buckets": 2,
 }
 
 

@@ -22,8 +22,9 @@ SCRIPT = Path(__file__).with_name("toy_run.py")
 def test_six_epochs_are_three_and_three_in_a_new_process(
     toy, start, finish, differences, states, toy_data, tmp_path
 ):
-    # BERT4Rec draws its masks from Python's generator, SASRec its dropout from torch's.
-    models = ("SASRec", "BERT4Rec")
+    # BERT4Rec draws its masks from Python's generator, SASRec its dropout from torch's; GRU4Rec's
+    # batches come by length.
+    models = ("SASRec", "BERT4Rec", "GRU4Rec")
     whole = {model: tmp_path / f"{model}-whole" for model in models}
     parts = {model: tmp_path / f"{model}-parts" for model in models}
     halves = [f"{model},{parts[model]},3" for model in models]

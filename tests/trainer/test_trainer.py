@@ -115,12 +115,12 @@ class Worse(SASRec):
 
     def full_sort_predict(self, interaction):
         scores = torch.zeros(len(interaction), self.n_items)
-        sign = 1.0 if self.validations == 0 else -1.0
+        sign = 1.0 if self.epoch == 0 else -1.0
         scores[torch.arange(len(interaction)), interaction[self.ITEM_ID]] = sign
-        self.validations += 1
         return scores
 
-    validations = 0
+    def start_epoch(self, epoch):
+        self.epoch = epoch
 
 
 def test_training_stops_and_keeps_the_best_epoch(build, tmp_path):
@@ -262,13 +262,9 @@ def test_a_model_that_leaves_training_mode_is_refused(build):
 
 
 class SpoiledScores(SASRec):
-    batches = 0
-
     def full_sort_predict(self, interaction):
         scores = super().full_sort_predict(interaction)
-        self.batches += 1
-        if self.batches == 2:
-            scores[1, 3] = self.value
+        scores[interaction[self.USER_ID] == self.session, 3] = self.value
         return scores
 
 
@@ -278,7 +274,8 @@ class SpoiledScores(SASRec):
 def test_scores_that_are_not_finite_are_refused(build, value, said):
     trainer, _, valid, _ = build("SASRec", model_class=SpoiledScores, eval_batch_size=8)
     trainer.model.value = float(value)
-    with pytest.raises(TrainingError, match=f"SpoiledScores gave {said}.*batch 2"):
+    trainer.model.session = int(valid.dataset.inter_feat["session_id"][9])
+    with pytest.raises(TrainingError, match=f"SpoiledScores gave {said}.* for 8 rows"):
         trainer.evaluate(valid, load_best_model=False)
 
 

@@ -20,7 +20,8 @@ SMALL = {
         "selected_features": ["colour"],
     },
     "BERT4Rec": {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "mask_ratio": 0.4},
-    "GRU4Rec": {"embedding_size": 8, "hidden_size": 8, "dropout_prob": 0.3},
+    # Batches by length: their order is drawn from the loader's generator, too.
+    "GRU4Rec": {"embedding_size": 8, "hidden_size": 8, "dropout_prob": 0.3, "length_buckets": 3},
 }
 
 
@@ -43,10 +44,10 @@ def write_data(folder: Path, sessions: int = 120, items: int = 20, name: str = "
 
 def build(model, folder, run_folder, model_class=None, trainer=None, **overrides):
     """Return (trainer, train loader, valid loader, test loader)."""
-    from recbole.data import data_preparation
     from recbole.utils import init_seed
 
     from recbole_mm.config import MMConfig
+    from recbole_mm.data.batches import loaders
     from recbole_mm.data.session_dataset import SessionDataset
     from recbole_mm.registry import resolve
     from recbole_mm.trainer.base import trainer_class
@@ -56,12 +57,12 @@ def build(model, folder, run_folder, model_class=None, trainer=None, **overrides
         plain["train_batch_size"] = 64
     config = MMConfig(model, "toy", (), {**plain, **SMALL.get(model, {}), **overrides})
     init_seed(config["seed"], True)
-    loaders = data_preparation(config, SessionDataset(config))
+    made = loaders(config, SessionDataset(config))
     init_seed(config["seed"], True)
     model_class = model_class or config.model_class
-    network = model_class(config, loaders[0].dataset).to(config["device"])
+    network = model_class(config, made[0].dataset).to(config["device"])
     run_class = trainer or trainer_class(resolve(model), model_class)
-    return run_class(config, network), *loaders
+    return run_class(config, network), *made
 
 
 def main(folder, *jobs):

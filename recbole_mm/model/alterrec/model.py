@@ -25,6 +25,7 @@ from recbole_mm.model.alterrec.diagnostics import diagnose
 from recbole_mm.model.alterrec.schedule import Plan, Schedule
 from recbole_mm.model.alterrec.settings import AlterRecSettings, BranchName
 from recbole_mm.model.base import MMSequentialRecommender
+from recbole_mm.model.chunked import mean_in_chunks
 from recbole_mm.model.losses import without_own_items
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class AlterRec(MMSequentialRecommender):
     Settings: ClassVar[type[AlterRecSettings]] = AlterRecSettings
     settings: AlterRecSettings
     input_type = InputType.POINTWISE
+    loss_by_rows = True
     sampler_class: ClassVar[type[negatives.NegativeSampler]] = negatives.NegativeSampler
 
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
@@ -132,24 +134,31 @@ class AlterRec(MMSequentialRecommender):
         """Return the loss of the branch whose turn it is, a scalar or the parts `loss_names`."""
         with self.full_precision():
             item_seq, lengths = self.inputs(interaction)
-            target = interaction[self.ITEM_ID].unsqueeze(1)
             student = self.network(self.plan.branch)
             table = student.table()
-            scores = student.query(table, item_seq, lengths) @ table.T
-            if self.settings.train_own_items == "mask":
-                right, struck = target.squeeze(1), negatives.FLOOR
-                scores = without_own_items(scores, item_seq, right, struck)
-            hard = self.plan.negatives == "hard"
-            teacher = self._teacher_scores(item_seq, lengths) if hard else None
-            drawn = self._draw(scores, teacher)
-            mass = negatives.negative_mass(scores, drawn, target)
-            main = negatives.positive_loss(mass, scores, target).mean()
-            if not self.n_borrowed:
-                return main
-            if teacher is None or drawn is None:
-                return main, scores.new_zeros(())
-            borrowed = self._borrow(item_seq, lengths, teacher)
-            return main, self._augmented(scores, drawn, target, borrowed)
+            query = student.query(table, item_seq, lengths)
+            rows = (query, item_seq, lengths, interaction[self.ITEM_ID])
+            found = mean_in_chunks(self._row_losses, rows, (table,))
+        return (found[0], found[1]) if self.n_borrowed else found[0]
+
+    def _row_losses(
+        self, query: Tensor, item_seq: Tensor, lengths: Tensor, right: Tensor, table: Tensor
+    ) -> Tensor:
+        """Return the losses of rows by part, ``(b, len(loss_names))``."""
+        scores, target = query @ table.T, right.unsqueeze(1)
+        if self.settings.train_own_items == "mask":
+            scores = without_own_items(scores, item_seq, right, negatives.FLOOR)
+        hard = self.plan.negatives == "hard"
+        teacher = self._teacher_scores(item_seq, lengths) if hard else None
+        drawn = self._draw(scores, teacher)
+        mass = negatives.negative_mass(scores, drawn, target)
+        main = negatives.positive_loss(mass, scores, target)
+        if not self.n_borrowed:
+            return main
+        if teacher is None or drawn is None:
+            return torch.cat([main, torch.zeros_like(main)], dim=1)
+        borrowed = self._borrow(item_seq, lengths, teacher)
+        return torch.cat([main, self._augmented(scores, drawn, target, borrowed)], dim=1)
 
     @torch.no_grad()
     def _teacher_scores(self, item_seq: Tensor, lengths: Tensor) -> Tensor:
@@ -173,15 +182,15 @@ class AlterRec(MMSequentialRecommender):
         return negatives.top_items(teacher, self.n_borrowed)
 
     def _augmented(self, scores: Tensor, drawn: Tensor, target: Tensor, borrowed: Tensor) -> Tensor:
-        """Return ``beta`` times the loss of borrowed positives (eqs 10 and 11).
+        """Return ``beta`` times the losses of borrowed positives (eqs 10 and 11), ``(b, 1)``.
 
-        The mean over all of a batch (released code), or each row's sum and the mean over rows.
+        A row's mean (released code: over all of a batch, which is the same), or its sum.
         """
         mass = negatives.own_masses(scores, drawn, target, borrowed)
         terms = negatives.positive_loss(mass, scores, borrowed)
-        if self.settings.augmentation_reduction == "sum":
-            terms = terms.sum(dim=1)
-        return self.settings.augmentation_weight * terms.mean()
+        summed = self.settings.augmentation_reduction == "sum"
+        whole = terms.sum(dim=1, keepdim=True) if summed else terms.mean(dim=1, keepdim=True)
+        return self.settings.augmentation_weight * whole
 
     # ---- Prediction ----
 

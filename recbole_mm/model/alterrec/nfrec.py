@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from recbole_mm.model.alterrec.branches import initialise, make_items, make_session
 from recbole_mm.model.alterrec.settings import BranchName, NFRecSettings
 from recbole_mm.model.base import MMSequentialRecommender
+from recbole_mm.model.chunked import mean_softmax_ce
 from recbole_mm.model.layers import gather_rows
-from recbole_mm.model.losses import softmax_ce, without_own_items
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
@@ -93,11 +93,9 @@ class NFRec(MMSequentialRecommender):
         """Return the mean cross-entropy over all items."""
         with self.full_precision():
             query, candidates = self._match(interaction)
-            scores, target = query @ candidates.T, interaction[self.ITEM_ID]
-            if self.settings.train_own_items == "mask":
-                scores = without_own_items(scores, self.inputs(interaction)[0], target)
-            # Column 0 is no item and must not take part in the softmax.
-            return softmax_ce(scores[:, 1:], target - 1).mean()
+            masked = self.settings.train_own_items == "mask"
+            struck = self.inputs(interaction)[0] if masked else None
+            return mean_softmax_ce(query, candidates, interaction[self.ITEM_ID], struck)
 
     @torch.no_grad()
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from recbole_mm.errors import ConfigError
+from recbole_mm.files import Plain
 from recbole_mm.model.settings import TrainedSettings, fixed, option
 
 BranchName = Literal["id", "text"]
@@ -175,6 +176,13 @@ class AlterRecSettings(TransformerSettings):
         """Return the modalities whose feature files are read; see the base class."""
         return ("text",) if "text" in self.train_branches else ()
 
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        if len(self.branches) < 2:
+            return {}
+        # One branch alone has no hard negatives from the other.
+        return {"text": {"train_branches": ["id"], "negative_sampling": "uniform"}}
+
 
 @dataclass(frozen=True)
 class OfficialAlterRecSettings(AlterRecSettings):
@@ -229,3 +237,7 @@ class NFRecSettings(TransformerSettings):
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""
         return ("text",) if "text" in self.names else ()
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        return {"text": {"components": "id"}} if self.components == "both" else {}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from recbole_mm.files import Plain
 from recbole_mm.model.settings import ModelSettings, option
 
 Rule = Literal["cooccurrence", "sequential", "association", "markov"]
@@ -192,3 +193,8 @@ class CountingSettings(CountingModelSettings):
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modality, if one is named."""
         return () if self.modality is None else (self.modality,)
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        # Without a modality the texts themselves are compared, by TF-IDF.
+        return {} if self.beta == 0 else {self.modality or "text": {"beta": 0.0}}

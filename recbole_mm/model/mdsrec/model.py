@@ -22,21 +22,19 @@ from torch import Tensor, nn
 from recbole_mm.data.fits import enlarged
 from recbole_mm.graph.distance import distance_cooccurrence, normalised, prune
 from recbole_mm.model.base import MMSequentialRecommender
+from recbole_mm.model.chunked import mean_softmax_ce
 from recbole_mm.model.layers import Match, gather_rows, make_match
-from recbole_mm.model.losses import softmax_ce, without_own_items
 from recbole_mm.model.mdsrec import content
 from recbole_mm.model.mdsrec.centers import CenterPool, center_step, logistic_noise, relation
 from recbole_mm.model.mdsrec.diagnostics import Batches, diagnose
 from recbole_mm.model.mdsrec.graphs import FeatureMap, Injection, NeighbourSum
 from recbole_mm.model.mdsrec.settings import MDSRecSettings
-from recbole_mm.model.mdsrec.streams import NORM_EPS, encode_stream, make_encoder
+from recbole_mm.model.mdsrec.streams import encode_stream
+from recbole_mm.model.transformer import NORM_EPS, draw_as_sasrec, make_encoder
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
     from recbole_mm.data.sessions import Sessions
-
-# Standard deviation of the first weights, as in RecBole's SASRec.
-INITIAL_STD = 0.02
 
 
 class MDSRec(MMSequentialRecommender):
@@ -74,7 +72,7 @@ class MDSRec(MMSequentialRecommender):
         self.alpha = {"id": 1.0, **self.settings.weights(self.kinds)}
         self._build_graphs(dataset, int(config["seed"]))
         self._build_streams()
-        self.apply(_reset)
+        self.apply(draw_as_sasrec)
         self.to(self.device)
 
     def _build_graphs(self, dataset: SessionDataset, seed: int) -> None:
@@ -249,13 +247,10 @@ class MDSRec(MMSequentialRecommender):
             item_seq, lengths = self.inputs(interaction)
             queries = self._queries(item_seq, lengths, tables)
             candidates = self._candidates(tables)
-            parts = {name: queries[name] @ candidates[name].T for name in self.streams}
-            if self.settings.train_own_items == "mask":
-                parts = {n: without_own_items(one, item_seq, target) for n, one in parts.items()}
-            # Column 0 is no item and must not take part in the softmax.
+            struck = item_seq if self.settings.train_own_items == "mask" else None
             return tuple(
-                self.alpha[name] * softmax_ce(scores[:, 1:], target - 1).mean()
-                for name, scores in parts.items()
+                self.alpha[name] * mean_softmax_ce(query, candidates[name], target, struck)
+                for name, query in queries.items()
             )
 
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:
@@ -292,14 +287,3 @@ class MDSRec(MMSequentialRecommender):
         See `recbole_mm.model.mdsrec.diagnostics`.
         """
         return diagnose(self, train_data, valid_data)
-
-
-def _reset(module: nn.Module) -> None:
-    """Draw first weights as RecBole's SASRec does; the padding item's vector stays zero."""
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=INITIAL_STD)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        with torch.no_grad():
-            module.weight[module.padding_idx].zero_()

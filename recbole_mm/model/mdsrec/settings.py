@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recbole_mm.errors import ConfigError
+from recbole_mm.files import Plain
 from recbole_mm.model.settings import TrainedSettings, option
 
 # Taken where modalities are not named, as far as there are vectors.
@@ -113,6 +114,13 @@ class MDSRecSettings(TrainedSettings):
         if self.modalities is not None:
             return self.modalities
         return tuple(name for name in USUAL if name in available)
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        kinds = self.feature_files(available)
+        # The weights of those that stay are equal again.
+        alpha: dict[str, Plain] = {} if self.alpha is None else {"alpha": None}
+        return {name: {"modalities": [k for k in kinds if k != name], **alpha} for name in kinds}
 
     def weights(self, kinds: Sequence[str]) -> dict[str, float]:
         """Return ``alpha_m`` of each modality.

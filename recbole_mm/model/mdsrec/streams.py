@@ -7,37 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from recbole.model.layers import TransformerEncoder, TransformerLayer
 from torch import Tensor
 
 from recbole_mm.model.layers import last_position
-from recbole_mm.model.mdsrec.settings import MDSRecSettings
 from recbole_mm.model.transformer import KeysValues, block_at, keys_values, masks
-
-# Added to the variance in layer normalisation.
-NORM_EPS = 1e-12
 
 # Of a layer, centres, keys and values of the session, and where to look: the centres behind it.
 CenterStep = Callable[[TransformerLayer, Tensor, KeysValues, Tensor], Tensor]
-
-
-def make_encoder(settings: MDSRecSettings) -> TransformerEncoder:
-    """Return RecBole's encoder with the sizes of the settings."""
-    encoder = TransformerEncoder(
-        n_layers=settings.n_layers,
-        n_heads=settings.n_heads,
-        hidden_size=settings.hidden_size,
-        inner_size=settings.inner_size,
-        hidden_dropout_prob=settings.hidden_dropout_prob,
-        attn_dropout_prob=settings.attn_dropout_prob,
-        hidden_act="gelu",
-        layer_norm_eps=NORM_EPS,
-    )
-    for layer in encoder.layer:
-        # The same function as RecBole's, in one step instead of five.
-        layer.feed_forward.intermediate_act_fn = F.gelu
-    return encoder
 
 
 def encode_stream(

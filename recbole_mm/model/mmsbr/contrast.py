@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from recbole_mm.collectives import distinct
 from recbole_mm.model.layers import unit
 
 # Rows of similarities made at once where all items are compared, so that N x N never exists.
@@ -44,7 +45,7 @@ class PseudoContrast(nn.Module):
         pairs = self.pairs(name)
         if not self.sample_size or len(pairs) <= self.sample_size:
             return pairs
-        own: Tensor = torch.unique(batch_items)
+        own = distinct(batch_items)
         own = own[torch.isin(own, pairs)]
         if len(own) > self.sample_size:
             return own[torch.randperm(len(own), device=own.device)[: self.sample_size]]

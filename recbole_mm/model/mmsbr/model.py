@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -23,13 +24,13 @@ from torch.utils.checkpoint import checkpoint
 from recbole_mm.data.fits import Fitted
 from recbole_mm.model import layers, losses
 from recbole_mm.model.base import MMSequentialRecommender
+from recbole_mm.model.chunked import mean_in_chunks, mean_softmax_ce
 from recbole_mm.model.mmsbr.contrast import PseudoContrast
 from recbole_mm.model.mmsbr.diagnostics import diagnose
 from recbole_mm.model.mmsbr.features import (
     Content,
     ItemVectors,
     ProjectedVectors,
-    Vectors,
     prepare_content,
 )
 from recbole_mm.model.mmsbr.interest import GatedSum, Interest
@@ -43,6 +44,7 @@ from recbole_mm.model.mmsbr.pivots import (
 from recbole_mm.model.mmsbr.price import PricePreference, squared_distances
 from recbole_mm.model.mmsbr.prices import Prices, read_prices
 from recbole_mm.model.mmsbr.settings import MMSBRSettings
+from recbole_mm.model.spaces import Vectors
 
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
@@ -226,7 +228,12 @@ class MMSBR(MMSequentialRecommender):
         self, item_seq: Tensor, lengths: Tensor, tables: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Return what adds up to the scores, ``(B, N)`` each."""
-        query = self.encode(item_seq, lengths, tables)
+        return self._parts_of(self.encode(item_seq, lengths, tables), item_seq, lengths, tables)
+
+    def _parts_of(
+        self, query: Tensor, item_seq: Tensor, lengths: Tensor, tables: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the same, given what `encode` made of the sessions."""
         asked = self.match.query(query[:, : self.size])
         parts = {"interest": asked @ self.match.items(tables["candidates"]).T}
         if self.price is not None:
@@ -291,16 +298,39 @@ class MMSBR(MMSequentialRecommender):
         item_seq, lengths = self.inputs(interaction)
         target = interaction[self.ITEM_ID]
         with self.full_precision():
-            parts = self._parts(item_seq, lengths, self.item_tables())
-            scores = torch.stack(list(parts.values())).sum(dim=0)
-            if self.settings.train_own_items == "mask":
-                scores = losses.without_own_items(scores, item_seq, target)
-            # Column 0 is no item and must not take part in the softmax.
-            main = losses.softmax_ce(scores[:, 1:], target - 1).mean()
+            main = self._main(item_seq, lengths, target)
             if self.contrast is None:
                 return (main,)
             batch = torch.cat([item_seq.flatten(), target])
             return main, self.settings.w_con * self._contrasted(self.contrast, batch)
+
+    def _main(self, item_seq: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
+        """Return the mean cross-entropy over all items."""
+        tables = self.item_tables()
+        query = self.encode(item_seq, lengths, tables)
+        if self.price is None and not self.settings.repeat_bias:
+            items = self.match.items(tables["candidates"])
+            struck = item_seq if self.settings.train_own_items == "mask" else None
+            return mean_softmax_ce(self.match.query(query), items, target, struck)
+        rows = (query, item_seq, lengths, target)
+        row_losses = partial(self._row_losses, tuple(tables))
+        read = [*self.match.parameters()]
+        read += [] if self.price is None else [*self.price.score.parameters()]
+        read += [self.repeat_bias] if self.settings.repeat_bias else []
+        return mean_in_chunks(row_losses, rows, [*tables.values()], read)
+
+    def _row_losses(
+        self, names: tuple[str, ...], query: Tensor, item_seq: Tensor, lengths: Tensor,
+        target: Tensor, *tables: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Return the cross-entropy ``(b,)`` of rows, given the tables of these names."""
+        named = dict(zip(names, tables, strict=True))
+        parts = self._parts_of(query, item_seq, lengths, named)
+        scores = torch.stack(list(parts.values())).sum(dim=0)
+        if self.settings.train_own_items == "mask":
+            scores = losses.without_own_items(scores, item_seq, target)
+        # Column 0 is no item and must not take part in the softmax.
+        return losses.softmax_ce(scores[:, 1:], target - 1)
 
     def _contrasted(self, contrast: PseudoContrast, batch_items: Tensor) -> Tensor:
         """Return the contrastive loss summed over modalities, a scalar."""

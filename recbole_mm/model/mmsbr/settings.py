@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recbole_mm.errors import ConfigError
+from recbole_mm.files import Plain
 from recbole_mm.model.settings import TrainedSettings, fixed, option
 
 # Read what is there, insist on it, or leave it out.
@@ -139,6 +140,15 @@ class MMSBRSettings(TrainedSettings):
         if self.pseudo == "files" and self.w_con > 0:
             used += tuple(f"pseudo_{name}" for name in used)
         return used
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        found: dict[str, dict[str, Plain]] = {
+            name: {f"use_{name}": False} for name in self.modalities(available)
+        }
+        if self.use_price is not False:
+            found[self.price_field or "price"] = {"use_price": False}
+        return found
 
     def modalities(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities in use, text before image, of those that are there."""

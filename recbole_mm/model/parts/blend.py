@@ -66,11 +66,6 @@ class Blend(LateSum):
             return self._late_sum(interaction)
         return torch.stack(list(self._late_batch(interaction).networks.values())).sum(dim=0)
 
-    def predict(self, interaction: Interaction) -> Tensor:
-        """Return the score of each row's ``item_id``, ``(B,)``."""
-        item = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.full_sort_predict(interaction).gather(1, item).squeeze(1)
-
     def score_parts(self, interaction: Interaction) -> Mapping[str, Tensor]:
         """Return the weighted terms of the score ``(B, N)``; none before they are fitted."""
         return self._late_terms(interaction) if self.late else {}

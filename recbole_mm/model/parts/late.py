@@ -122,7 +122,7 @@ class Fit:
         own_items: bool = True,
         masked: bool = False,
     ) -> None:
-        self.batches, self.parts, self.masked = batches, parts, masked
+        self.batches, self.parts = batches, parts
         self.own_choices = (True, False) if own_items and not masked else (masked,)
 
     def weights(self) -> Weights:

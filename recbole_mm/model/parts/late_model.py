@@ -58,6 +58,12 @@ class LateSum(SequentialRecommender, ABC):
         self.late = {}
         self.other_parameter_name = [*getattr(self, "other_parameter_name", ()), "late"]
 
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Return the score of each row's ``item_id``, ``(B,)``."""
+        item = interaction[self.ITEM_ID].unsqueeze(1)
+        whole: Tensor = self.full_sort_predict(interaction)
+        return whole.gather(1, item).squeeze(1)
+
     @abstractmethod
     def late_networks(self, interaction: Interaction) -> dict[str, Tensor]:
         """Return the scores ``(B, N)`` of each network by name."""
@@ -140,14 +146,6 @@ class LateParts(LateSum):
             return self._late_sum(interaction)
         own: Tensor = super().full_sort_predict(interaction)
         return own
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        """Return the score of each row's ``item_id``, ``(B,)``."""
-        if not self.late:
-            own: Tensor = super().predict(interaction)
-            return own
-        item = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.full_sort_predict(interaction).gather(1, item).squeeze(1)
 
     def score_parts(self, interaction: Interaction) -> Mapping[str, Tensor]:
         """Return the weighted terms of the score ``(B, N)``, and the network's own parts."""

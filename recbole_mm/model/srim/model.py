@@ -25,7 +25,8 @@ from recbole_mm.graph.cooccurrence import ItemGraph, cooccurrence
 from recbole_mm.graph.propagation import residual_propagate
 from recbole_mm.model import layers
 from recbole_mm.model.base import MMSequentialRecommender
-from recbole_mm.model.losses import softmax_ce, without_own_items
+from recbole_mm.model.chunked import mean_in_chunks, mean_softmax_ce
+from recbole_mm.model.losses import without_own_items
 from recbole_mm.model.srim.attention import (
     DirectAttention,
     LastPosition,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 BRANCHES = {"both": ("id", "content"), "id": ("id",), "content": ("content",)}
 GCN = {"residual": ResidualGCN, "literal": LiteralGCN}
-MAIN = {"ce": softmax_ce, "ce_apart": softmax_ce, "bce_softmax": bce_softmax}
 
 
 class SRIM(MMSequentialRecommender):
@@ -93,7 +93,6 @@ class SRIM(MMSequentialRecommender):
         self.match = nn.ModuleDict(
             {b: layers.make_match(settings.score, settings.temperature) for b in self.branches}
         )
-        self.main_loss = MAIN[settings.main_loss]
         self.weights = self._loss_weights()
         self.loss_names = ("main", *self.weights)
         self.terms = nn.ModuleDict({name: self.build_term(name) for name in self.weights})
@@ -245,11 +244,13 @@ class SRIM(MMSequentialRecommender):
 
     def _apart(self, queries: Mapping[str, Tensor], candidates: Tensor) -> dict[str, Tensor]:
         """Return the scores ``(B, N)`` of each branch alone."""
-        size = self.settings.embedding_size
-        return {
-            branch: query @ candidates[:, place * size : (place + 1) * size].T
-            for place, (branch, query) in enumerate(queries.items())
-        }
+        met = self._met(candidates)
+        return {branch: query @ met[branch].T for branch, query in queries.items()}
+
+    def _met(self, candidates: Tensor) -> dict[str, Tensor]:
+        """Return each branch's part ``(N, d)`` of the candidates."""
+        parts = candidates.split(self.settings.embedding_size, dim=1)  # type: ignore[no-untyped-call]
+        return dict(zip(self.branches, parts, strict=True))
 
     @torch.no_grad()
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:
@@ -283,16 +284,24 @@ class SRIM(MMSequentialRecommender):
         self, queries: Mapping[str, Tensor], candidates: Tensor, item_seq: Tensor, target: Tensor
     ) -> Tensor:
         """Return the main loss (eq. 15), or the sum of one per branch, a scalar."""
-        if self.settings.main_loss == "ce_apart":
-            scores = list(self._apart(queries, candidates).values())
-        else:
-            scores = [torch.cat(list(queries.values()), dim=1) @ candidates.T]
-        if self.settings.train_own_items == "mask":
-            scores = [without_own_items(one, item_seq, target) for one in scores]
-        # Column 0 is no item and must not take part in the softmax.
-        losses = [self.main_loss(one[:, 1:], target - 1).mean() for one in scores]
+        struck = item_seq if self.settings.train_own_items == "mask" else None
+        whole = torch.cat(list(queries.values()), dim=1)
+        if self.settings.main_loss == "bce_softmax":
+            own = target.new_zeros(len(target), 1) if struck is None else struck
+            return mean_in_chunks(_both_sides, (whole, target, own), (candidates,))
+        if self.settings.main_loss == "ce":
+            return mean_softmax_ce(whole, candidates, target, struck)
+        met = self._met(candidates)
+        losses = [mean_softmax_ce(query, met[b], target, struck) for b, query in queries.items()]
         return torch.stack(losses).sum()
 
     def reduced(self, values: Tensor) -> Tensor:
         """Return the values of an auxiliary loss, one per row or item, as one number."""
         return values.mean()
+
+
+def _both_sides(query: Tensor, target: Tensor, struck: Tensor, candidates: Tensor) -> Tensor:
+    """Return the two-sided losses of rows ``(b,)`` without classes that are struck out."""
+    scores = without_own_items(query @ candidates.T, struck, target)
+    # Column 0 is no item and must not take part in the softmax.
+    return bce_softmax(scores[:, 1:], target - 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recbole_mm.errors import ConfigError
+from recbole_mm.files import Plain
 from recbole_mm.model.settings import TrainedSettings, fixed, option
 
 # Taken where modalities are not named, as far as there are vectors.
@@ -109,6 +110,13 @@ class SRIMSettings(TrainedSettings):
         """Return the modalities whose feature files are read; see the base class."""
         used = self.branches != "id" and self.content != "random"
         return self.kinds(available) if used else ()
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        kinds = self.feature_files(available)
+        if len(kinds) > 1:
+            return {name: {"modalities": [k for k in kinds if k != name]} for name in kinds}
+        return {name: {"branches": "id"} for name in kinds if self.branches == "both"}
 
     def kinds(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities of the content branch, given those that are there."""

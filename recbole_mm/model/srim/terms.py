@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_mm.collectives import batch_rows, distinct, own_rows
 from recbole_mm.graph.cooccurrence import ItemGraph
 from recbole_mm.graph.pairs import cooccurrence_flags, sample_strangers, top_neighbours
 from recbole_mm.model import layers
@@ -67,8 +68,11 @@ class ContrastAlignment(nn.Module):
 
     def forward(self, step: Step) -> Tensor:
         """Return the loss ``(B,)``."""
-        left, right = (maps(step.encoded[branch].after) for branch, maps in self.maps.items())
-        return losses.align_infonce(left, right, step.target, self.temperature)
+        left, right = (
+            batch_rows(maps(step.encoded[branch].after)) for branch, maps in self.maps.items()
+        )
+        target = batch_rows(step.target)
+        return own_rows(losses.align_infonce(left, right, target, self.temperature))
 
 
 class PaperAlignment(nn.Module):
@@ -149,7 +153,7 @@ class CooccurrenceContrast(nn.Module):
 
     def anchors(self, step: Step) -> Tensor:
         """Return the items ``(M,)`` to look at: the batch's, and random ones; with partners."""
-        anchors = torch.unique(torch.cat([step.item_seq.flatten(), step.target]))
+        anchors = distinct(torch.cat([step.item_seq.flatten(), step.target]))
         more = torch.randint(1, len(self.neighbours), (self.n_samples,), device=anchors.device)
         anchors = torch.cat([anchors, more])
         # The padding item has no partner either.

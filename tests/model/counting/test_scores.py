@@ -37,5 +37,5 @@ def test_ndcg_is_that_of_evaluation(n_values):
     scores = torch.randint(n_values, (50, 61), generator=random).float()
     scores[:, 0] = -torch.inf
     target = torch.randint(1, 61, (50,), generator=random)
-    ranks, _ = target_ranks(scores, torch.arange(50), target)
-    np.testing.assert_allclose(ndcg(scores, target), gains(ranks.numpy(), "ndcg", 20))
+    ranks, _ = target_ranks(scores, target)
+    np.testing.assert_allclose(ndcg(scores, target), gains(ranks, "ndcg", 20))

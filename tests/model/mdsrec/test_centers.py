@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.special import erf
 
+from recbole_mm.model import transformer
 from recbole_mm.model.mdsrec import centers, streams
 from recbole_mm.model.mdsrec.centers import CenterPool
 from recbole_mm.model.mdsrec.settings import MDSRecSettings
@@ -78,7 +79,7 @@ def np_states(layer, session):
 @pytest.mark.parametrize("block", ["layer", "bare"])
 def test_centres_pass_the_layers_as_derived_anew(block, ffn):
     torch.manual_seed(2)
-    encoder = streams.make_encoder(MDSRecSettings(hidden_size=8, inner_size=12)).eval()
+    encoder = transformer.make_encoder(MDSRecSettings(hidden_size=8, inner_size=12)).eval()
     for weight in encoder.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     start, inputs = torch.randn(3, 8), torch.randn(3, 5, 8)

@@ -19,7 +19,7 @@ LENGTHS = torch.tensor([5, 1, 3])
 
 def make(**changes):
     torch.manual_seed(2)
-    encoder = streams.make_encoder(MDSRecSettings(**{**SIZES, **changes})).eval()
+    encoder = transformer.make_encoder(MDSRecSettings(**{**SIZES, **changes})).eval()
     for weight in encoder.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return encoder

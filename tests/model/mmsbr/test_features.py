@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from recbole_mm.errors import FeatureError
-from recbole_mm.model.mmsbr.features import (
-    FeatureSpace,
-    ProjectedVectors,
-    Vectors,
-    prepare_content,
-    ridge_twin,
-)
+from recbole_mm.model.mmsbr.features import ProjectedVectors, prepare_content, ridge_twin
+from recbole_mm.model.spaces import FeatureSpace, Vectors
 
 N, WIDTH = 40, 6
 

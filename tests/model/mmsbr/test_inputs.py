@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recbole_mm.errors import ConfigError, DataError, FeatureError
-from recbole_mm.model.mmsbr.features import FeatureSpace, Vectors
+from recbole_mm.model.spaces import FeatureSpace, Vectors
 
 SETS = [(), ("text",), ("image",), ("text", "image")]
 

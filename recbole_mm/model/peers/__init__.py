@@ -1,0 +1,1 @@
+"""Models of others that read item vectors, to be compared with."""

@@ -1,0 +1,151 @@
+"""Settings of the peers; docs/peers.md explains every switch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from recbole_mm.errors import ConfigError
+from recbole_mm.files import Plain
+from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option
+
+
+@dataclass(frozen=True)
+class VectorSettings(ModelSettings):
+    """What SASRecF, GRU4RecF and FDSA can take beside the keys that RecBole gives them."""
+
+    modalities: tuple[str, ...] = option(
+        (),
+        "Item vectors that are features beside the columns of selected_features, such as "
+        "[text, image]; [] leaves the model as RecBole has it.",
+    )
+
+    def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
+        """Return the modalities whose feature files are read; see the base class."""
+        return self.modalities
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        kinds = self.modalities
+        return {name: {"modalities": [k for k in kinds if k != name]} for name in kinds}
+
+
+@dataclass(frozen=True)
+class StockTransformerSettings(ModelSettings):
+    """Keys of RecBole's Transformers, by RecBole's names."""
+
+    n_layers: int = option(2, "Layers of the Transformer.", min=1, max=1000)
+    n_heads: int = option(2, "Attention heads; they divide hidden_size.", min=1)
+    hidden_size: int = option(64, "Width of all vectors; n_heads divides it.", min=1)
+    inner_size: int = option(256, "Width inside the feed-forward layers.", min=1)
+    hidden_dropout_prob: float = option(0.5, "Share of values dropped.", min=0, below=1)
+    attn_dropout_prob: float = option(0.5, "Share of attention weights dropped.", min=0, below=1)
+    hidden_act: Literal["gelu", "relu", "swish", "tanh", "sigmoid"] = option(
+        "gelu", "Activation of the feed-forward layers."
+    )
+    layer_norm_eps: float = option(1e-12, "Added to the variance in layer normalisation.", above=0)
+    initializer_range: float = option(
+        0.02,
+        "Standard deviation of the first weights, and root mean square of what vectors start with.",
+        above=0,
+    )
+    loss_type: Literal["CE"] = option("CE", "Cross-entropy over all items.")
+    modality: str = option("text", "Vectors whose principal components the item vectors start as.")
+
+    def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
+        """Return the modalities whose feature files are read; see the base class."""
+        return (self.modality,)
+
+
+@dataclass(frozen=True)
+class LLM2SASRecSettings(StockTransformerSettings):
+    """Settings of `LLM2SASRec`."""
+
+
+@dataclass(frozen=True)
+class LLM2BERT4RecSettings(StockTransformerSettings):
+    """Settings of `LLM2BERT4Rec`."""
+
+    hidden_dropout_prob: float = option(0.2, "Share of values dropped.", min=0, below=1)
+    attn_dropout_prob: float = option(0.2, "Share of attention weights dropped.", min=0, below=1)
+    mask_ratio: float = option(0.2, "Share of items masked in training.", above=0, below=1)
+    ft_ratio: float = option(0.5, "Share of rows whose last item is masked.", min=0, max=1)
+    transform: Literal["mask_itemseq"] = option(
+        "mask_itemseq", "RecBole's preparation of a batch: items of the history are masked."
+    )
+
+
+@dataclass(frozen=True)
+class UniSRecSettings(TrainedSettings):
+    """Settings of `UniSRec`."""
+
+    # ---- Item vectors ----
+    modalities: tuple[str, ...] = option(
+        ("text",), "Vectors that describe an item, side by side where there are several."
+    )
+    item_ids: bool = option(
+        True,
+        "Add a vector learned by item id to the adapted one (the paper's transductive setting); "
+        "false leaves what an item is described by alone (inductive).",
+    )
+    n_experts: int = option(8, "Parametric whitenings that the adaptor mixes.", min=1)
+    adaptor_dropout_prob: float = option(
+        0.2, "Share of the description's numbers dropped before they are whitened.", min=0, below=1
+    )
+    # ---- Sessions ----
+    hidden_size: int = option(64, "Width of all vectors; n_heads divides it.", min=1)
+    inner_size: int = option(256, "Width inside the feed-forward layers.", min=1)
+    n_layers: int = option(2, "Layers of the Transformer.", min=1, max=1000)
+    n_heads: int = option(2, "Attention heads; they divide hidden_size.", min=1)
+    hidden_dropout_prob: float = option(0.5, "Share of values dropped.", min=0, below=1)
+    attn_dropout_prob: float = option(0.5, "Share of attention weights dropped.", min=0, below=1)
+    temperature: float = option(0.07, "Cosines of session and item are divided by it.", above=0)
+    # ---- Pre-training ----
+    pretrained: str | None = option(
+        None,
+        "Folder that `recbole-mm pretrain` wrote: adaptor, positions and Transformer start as they "
+        "were left there; ~ starts from scratch.",
+    )
+    freeze_encoder: bool = option(
+        True, "With pretrained: positions and Transformer stay as they are, as in the paper."
+    )
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise ConfigError(
+                "modalities = [] leaves UniSRec nothing to adapt; expected at least one, such as "
+                "[text]"
+            )
+        if self.hidden_size % self.n_heads:
+            raise ConfigError(
+                f"n_heads={self.n_heads} does not divide hidden_size={self.hidden_size}; "
+                "choose a divisor, for example --n_heads=2"
+            )
+
+    def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
+        """Return the modalities whose feature files are read; see the base class."""
+        return self.modalities
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        kinds = self.modalities
+        if len(kinds) < 2:
+            return {}  # Without any, nothing is left to adapt.
+        return {name: {"modalities": [k for k in kinds if k != name]} for name in kinds}
+
+
+@dataclass(frozen=True)
+class ContrastiveUniSRecSettings(UniSRecSettings):
+    """Settings of `ContrastiveUniSRec`, the preset ``pretrain``."""
+
+    train_own_items: Literal["keep"] = fixed("keep")
+    item_ids: bool = fixed(False)
+    pretrained: str | None = fixed(None)
+    freeze_encoder: bool = fixed(False)
+    item_drop_ratio: float = option(
+        0.2, "Share of a session's items dropped in its second view.", min=0, below=1
+    )
+    sequence_weight: float = option(
+        0.001, "Weight of the task that tells a session's second view from others'.", min=0
+    )
