@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.fuzz.mutate import mutate
 from tests.fuzz.targets import OURS, Target, command_line, run_command, values
 
-# Whatever the machine does besides: on two busy cores a command has taken half a minute.
+# Long, for a machine that is busy with other things.
 SECONDS = 90
 CODES = (0, 1, 2, 3, 130, 141)
 
