@@ -126,7 +126,11 @@ def _add_amazon_arguments(parser: argparse.ArgumentParser) -> None:
     --dataset, --text_cols, --min_session, --min_item and --gap_minutes stand above.
     """
     add = parser.add_argument_group("amazon, amazon-m2, microlens").add_argument
-    add("--raw", metavar="FOLDER", help="raw files (default ./<source>_raw)")
+    add(
+        "--raw",
+        metavar="FOLDER",
+        help="raw files (default ./amazon_raw, ./amazon_m2_raw, ./microlens_raw)",
+    )
     add(
         "--preset",
         metavar="NAME",

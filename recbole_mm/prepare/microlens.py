@@ -117,6 +117,8 @@ def prepare_microlens(options: MicroLensOptions, out: str | Path, force: bool = 
     rows = _interactions(pairs, options, report)
     covers = _find(options, f"{options.name}_covers")
     item = _items(titles, covers, pd.unique(rows["item_id"]), report)
+    if not covers:
+        report["covers"] = f"no folder {options.name}_covers in {options.raw}"
     session = "all comments of one user"
     if options.gap_minutes is not None:
         session = f"one user's comments without a pause over {options.gap_minutes:g} minutes"

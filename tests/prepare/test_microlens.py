@@ -61,6 +61,7 @@ def test_one_sequence_per_user_in_milliseconds(tmp_path):
     card = load_dataset_card(folder)
     assert (card.timestamps, card.text_fields, card.image_field) == ("real", ("title",), "")
     assert card.report["dropped_repeated_rows"] == 1
+    assert card.report["covers"].startswith("no folder MicroLens-50k_covers in ")
     assert card.report["dropped_sessions_too_short_or_of_rare_items"] == 1
     assert (card.report["users"], card.report["items"], card.report["interactions"]) == (2, 3, 5)
 

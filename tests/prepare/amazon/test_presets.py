@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from recbole_mm.errors import ConfigError, DataError
 from recbole_mm.prepare.amazon.presets import PRESETS, AmazonOptions
 from recbole_mm.prepare.amazon.published import address
+from recbole_mm.prepare.cli import add_arguments
+from recbole_mm.prepare.microlens import TITLES
 
 
 def test_each_preset_fits_itself_and_names_its_files(tmp_path):
@@ -41,6 +44,13 @@ def test_addresses_of_the_2023_files():
         ("Video_Games.csv.gz", "benchmark/5core/rating_only/Video_Games.csv.gz"),
     ):
         assert address(2023, name) == base + where
+
+
+def test_the_help_names_every_preset():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    said = parser.format_help().replace("\n", " ")
+    assert not [name for name in [*PRESETS, *TITLES] if f" {name}" not in said]
 
 
 def test_unpacked_files_are_found_too(tmp_path):
