@@ -199,7 +199,7 @@ def _on_compare(args: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _tuning(commands: Commands) -> None:
-    """Add ``tune`` and ``sweep``; their options stand beside their steps."""
+    """Add ``tune``, ``sweep`` and ``paper``; their options stand beside their steps."""
     from recbole_mm.tune.options import COMMANDS
 
     for name, command in COMMANDS.items():

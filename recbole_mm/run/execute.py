@@ -23,6 +23,7 @@ from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unf
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.floor import floor_of
 from recbole_mm.run.members import prepare_run
+from recbole_mm.run.memory import memory_explained
 from recbole_mm.run.new_items import DIVISION, new_item_metrics
 from recbole_mm.run.page import write_page
 from recbole_mm.run.prepared import Prepared
@@ -168,9 +169,10 @@ def _train(
     if resume:
         trainer.resume(folder)
     progress = config["show_progress"]
-    _, valid = trainer.fit(prepared.train, prepared.valid, show_progress=progress)
-    start = time.perf_counter()
-    test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
+    with memory_explained(prepared):
+        _, valid = trainer.fit(prepared.train, prepared.valid, show_progress=progress)
+        start = time.perf_counter()
+        test = trainer.evaluate(prepared.test, load_best_model=True, show_progress=progress)
     trainer.seconds["eval"] += time.perf_counter() - start
     return trainer, valid, test
 

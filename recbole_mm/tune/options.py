@@ -1,4 +1,4 @@
-"""Options of ``tune`` and ``sweep``; light, so that ``--help`` answers at once."""
+"""Options of ``tune``, ``sweep`` and ``paper``; light, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -64,6 +64,20 @@ def add_sweep_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_paper_options(parser: ArgumentParser) -> None:
+    """Add the options of ``paper``."""
+    _option(parser, "name", "srim, alterrec, mmsbr or mdsrec", required=True)
+    _option(parser, "study", "table or figure of it; --list names them (default: the first)")
+    _option(parser, "data_path", "folder that holds one folder per data set", metavar="FOLDER")
+    _words(parser, "datasets", "other data sets than the paper's", options.comma_words)
+    _words(parser, "config_files", "YAML files, later ones win", options.files)
+    _words(parser, "plugins", "Python modules that register models", options.comma_words)
+    _words(parser, "seeds", 'seeds, such as "0 1 2"', options.numbers)
+    _option(parser, "output", "folder of the runs and tables", metavar="FOLDER")
+    _option(parser, "jobs", "runs side by side (default 1)", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="list studies and data sets, and stop")
+
+
 class Command(NamedTuple):
     """A command: what it does, its options, and ``package.module:function`` of its steps."""
 
@@ -82,5 +96,10 @@ COMMANDS = {
         "Run one model with every value of a key, or of two.",
         add_sweep_options,
         "recbole_mm.tune.sweep:sweep_command",
+    ),
+    "paper": Command(
+        "Make a table or figure of a paper, in its layout.",
+        add_paper_options,
+        "recbole_mm.tune.paper:paper_command",
     ),
 }

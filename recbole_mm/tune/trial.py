@@ -10,7 +10,8 @@ from pathlib import Path
 from recbole_mm.config import MMConfig
 from recbole_mm.files import LAST, LOG
 from recbole_mm.run.execute import alone_in, log_to, write_config
-from recbole_mm.run.prepared import prepare
+from recbole_mm.run.members import prepare_run
+from recbole_mm.run.pretrained import start_from_pretrained
 from recbole_mm.trainer.base import MMTrainerMixin, trainer_class
 
 # Told epoch (from 1), score and seconds so far at each validation; True ends the training, with
@@ -61,8 +62,9 @@ def train(config: MMConfig, folder: Path, watch: Watch) -> Trained:
     folder.mkdir(parents=True, exist_ok=True)
     resume = (folder / LAST).is_file()
     with alone_in(folder), log_to(folder / LOG, config["state"], shown=False):
-        prepared = prepare(config)
+        prepared = prepare_run(config)
         if not resume:
+            start_from_pretrained(prepared)
             write_config(config, folder)
         trainer = trainer_class(prepared.spec, config.model_class)(config, prepared.model)
         trainer.started = started

@@ -57,6 +57,8 @@ def test_each_modality_of_a_row_is_left_out_shuffled_and_random():
         ("MDSRec", "MDSRec, without image", {"modalities": '["text"]'}),
         ("MMSBR", "MMSBR, without price", {"use_price": "false"}),
         ("Counting", "Counting, without text", {"beta": "0.0"}),
+        ("x=FDSA:modalities=[text]", "x, without text", {"modalities": "[]"}),
+        ("x=UniSRec:modalities=[text,image]", "x, without image", {"modalities": '["text"]'}),
     ],
 )  # fmt: skip
 def test_every_family_says_how_a_modality_is_left_out(row, label, keys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from recbole_mm import cli
 from recbole_mm.errors import ConfigError, DataError
@@ -70,6 +71,22 @@ def test_a_width_that_no_memory_holds(
     words = ["run", "--model=SASRec", "--dataset=Cellphones", "--hidden_size=2000000000"]
     assert cli.main([*words, f"--data_path={SMALL['data_path']}"]) == 2
     assert "error: out of memory" in capsys.readouterr().err
+
+
+def test_a_step_that_no_memory_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(self: object, *args: object) -> None:
+        torch.empty(2**50)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recbole.model.sequential_recommender.sasrec.SASRec.forward", too_large)
+    words = ["run", "--model=SASRec", "--dataset=Cellphones", "--train_batch_size=512"]
+    assert cli.main([*words, f"--data_path={SMALL['data_path']}"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: out of memory. Estimate for SASRec and ")
+    for words in ("train_batch_size = 512", "eval_batch_size = 2048", "DefaultCPUAllocator"):
+        assert words in last
 
 
 def test_a_bug_is_not_blamed_on_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

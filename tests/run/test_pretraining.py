@@ -71,7 +71,7 @@ def test_vectors_are_those_that_each_data_set_reads(place: Path) -> None:
         assert len(shared) > 20
         given = raw.vectors[shared].astype(np.float64)
         expected = given - given.mean(axis=0)
-        expected /= np.sqrt(np.square(expected).mean())
+        expected /= np.sqrt(np.square(expected).sum(axis=1).mean())
         found = mixed.vectors[[at[f"{name}:{raw.ids[n]}"] for n in shared]]
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

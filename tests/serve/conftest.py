@@ -28,6 +28,12 @@ SIZES: dict[str, dict[str, Any]] = {
     "SASRecF": {
         "hidden_size": 16, "inner_size": 16, "n_layers": 1, "selected_features": ["class"],
     },
+    "FDSA": {
+        "hidden_size": 16, "inner_size": 16, "n_layers": 1, "modalities": ["text", "image"],
+        "selected_features": ["class"],
+    },
+    "LLM2BERT4Rec": {"hidden_size": 16, "inner_size": 16, "n_layers": 1},
+    "UniSRec": {"hidden_size": 16, "inner_size": 16, "n_layers": 1, "n_experts": 2},
     "FPMC": {"embedding_size": 16},
     "Counting": {"modality": "text"},
     "ContentKNN": {"modality": "text"},

@@ -31,7 +31,20 @@ def twin_of(recommender: Recommender, item: str) -> tuple[list[dict], dict]:
 
 @pytest.mark.parametrize("policy", ["neighbours", "zero"])
 @pytest.mark.parametrize(
-    "model", ["SRIM", "AlterRec", "MDSRec", "MMSBR", "ContentKNN", "SASRec", "SASRecF", "Pop"]
+    "model",
+    [
+        "SRIM",
+        "AlterRec",
+        "MDSRec",
+        "MMSBR",
+        "ContentKNN",
+        "SASRec",
+        "SASRecF",
+        "Pop",
+        "FDSA",
+        "LLM2BERT4Rec",
+        "UniSRec",
+    ],
 )
 def test_known_items_keep_their_scores_and_new_ones_get_some(model, policy, packed) -> None:
     known = Recommender.load(packed(model))

@@ -38,6 +38,7 @@ class StartsFromVectors(SequentialRecommender):
 
     Settings: ClassVar[type[StockTransformerSettings]] = StockTransformerSettings
     settings: StockTransformerSettings
+    ignores_padding = True
     item_embedding: nn.Embedding
 
     def __init__(self, config: Config, dataset: SessionDataset) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recbole_mm.errors import ConfigError
+from recbole_mm.files import Plain
 from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option
 
 
@@ -23,6 +24,11 @@ class VectorSettings(ModelSettings):
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""
         return self.modalities
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        kinds = self.modalities
+        return {name: {"modalities": [k for k in kinds if k != name]} for name in kinds}
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,13 @@ class UniSRecSettings(TrainedSettings):
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""
         return self.modalities
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        kinds = self.modalities
+        if len(kinds) < 2:
+            return {}  # Without any, nothing is left to adapt.
+        return {name: {"modalities": [k for k in kinds if k != name]} for name in kinds}
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ class ReadsVectors(SequentialRecommender):
 
     Settings = VectorSettings
     settings: VectorSettings
+    ignores_padding = True
     feature_embed_layer: nn.Module
     num_feature_field: int
 

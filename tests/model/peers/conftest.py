@@ -71,7 +71,8 @@ class Twin:
             present = features.mask(name).numpy()
             seen = present & (dataset.train_counts > 0)
             centred = table - table[seen].mean(axis=0)
-            parts.append(centred / np.sqrt(np.square(centred[seen]).mean()) * present[:, None])
+            size = np.sqrt(np.square(centred[seen]).sum(axis=1).mean())
+            parts.append(centred / size * present[:, None])
         self.x = np.concatenate(parts, axis=1)
         self.temperature = model.settings.temperature
 
