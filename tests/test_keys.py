@@ -174,7 +174,8 @@ def test_stock_keys_are_known_even_where_recbole_leaves_them_out_of_its_yaml() -
 
 
 @pytest.mark.parametrize(
-    ("key", "words"), [("nproc", "compare --jobs=2"), ("world_size", "gpu_id chooses the device")]
+    ("key", "words"),
+    [("nproc", "torchrun --nproc_per_node=2"), ("world_size", "gpu_id chooses the device")],
 )
 def test_a_key_of_recbole_that_means_nothing_here_says_what_to_use(key, words):
     error = key_table.unknown_key(key, "command line", ["seed"], "SASRec")
