@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_mm import processes
@@ -86,6 +88,13 @@ def summed(numbers: Sequence[float]) -> list[float]:
     total = torch.tensor(numbers, dtype=torch.float64)
     dist.all_reduce(total)
     return [float(number) for number in total]
+
+
+def summed_counts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the sums of whole numbers over all processes."""
+    if processes.group().world > 1:
+        dist.all_reduce(torch.from_numpy(counts))
+    return counts
 
 
 def of_the_first(value: object) -> Any:

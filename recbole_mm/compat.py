@@ -331,7 +331,7 @@ def loss_function(model: AbstractRecommender) -> Callable[[Interaction], Tensor]
     BERT4Rec divides by the number of masked items. A small last batch of short histories may hold
     none; it then teaches nothing, and its loss is 0 instead of NaN.
     """
-    if type(model).__name__ != "BERT4Rec":
+    if all(cls.__name__ != "BERT4Rec" for cls in type(model).__mro__):
         return None
 
     def loss(interaction: Interaction) -> Tensor:

@@ -335,7 +335,7 @@ class MMConfig(Config):
         # RecBole's own way of several processes stays off.
         values.update(single_spec=True, local_rank=0, device=device)
         if not processes.leads():
-            values.update(log_wandb=False, show_progress=False)
+            values["show_progress"] = False
 
     # ---- Use ----
 

@@ -19,8 +19,8 @@ from recbole_mm import processes
 from recbole_mm.errors import MMError, TrainingError
 
 _MEMORY = (
-    "out of memory. Lower train_batch_size (rows per training step), eval_batch_size (scores take "
-    "eval_batch_size x items x 4 bytes) or MAX_ITEM_LIST_LENGTH (items per session)"
+    "out of memory. Lower train_batch_size (rows per training step), eval_batch_size (most rows "
+    "that an evaluation scores at once) or MAX_ITEM_LIST_LENGTH (items per session)"
 )
 _ROOM = "free some space, or name a folder on another disk"
 _REMEDIES = {

@@ -125,6 +125,7 @@ def _join(device: torch.device) -> Group:
     """Meet the other processes."""
     global _store, _meetings
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -133,7 +134,7 @@ def _join(device: torch.device) -> Group:
         _store, *_ = next(iter(rendezvous("env://", timeout=_LONGEST)))
     _meetings += 1
     # A second run of these processes must not find the addresses of the first.
-    table = dist.PrefixStore(f"recbole_mm/{_meetings}", _store)
+    table = PrefixStore(f"recbole_mm/{_meetings}", _store)
     dist.init_process_group(
         backend, store=table, rank=told[0], world_size=told[1], timeout=_LONGEST,
         device_id=device if device.type == "cuda" else None,

@@ -30,8 +30,7 @@ UNSUPPORTED = {
 # LightSANs, NPE, NextItNet, SHAN and STAMP let padding into the sum.
 _IGNORES_PADDING = frozenset(
     {
-        *("BERT4Rec", "CORE", "FDSA", "FPMC", "GCSAN", "GRU4Rec", "GRU4RecF", "NARM", "SASRec"),
-        *("SASRecF", "SRGNN", "TransRec"),
+        *("BERT4Rec", "CORE", "FPMC", "GCSAN", "GRU4Rec", "NARM", "SASRec", "SRGNN", "TransRec"),
     }
 )
 

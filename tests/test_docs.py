@@ -45,7 +45,12 @@ COMMANDS = [
     # The page on adding a model has files of its own; tests/test_testing.py runs it as a whole.
     if command not in OPENING and page != "adding_a_model.md" and "benchmarks/" not in command
 ]
-PROGRAMS = (["recbole-mm"], ["python", "-m", "recbole_mm"], ["python", "run_recbole_mm.py"])
+PROGRAMS = (
+    ["recbole-mm"],
+    ["python", "-m", "recbole_mm"],
+    ["python", "run_recbole_mm.py"],
+    ["torchrun", "--nproc_per_node=2", "run_recbole_mm.py"],
+)
 
 
 def arguments(command: str) -> list[str] | None:

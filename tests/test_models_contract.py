@@ -149,8 +149,8 @@ TABLE = {
     "SASRecF vectors": Row("SASRecF", {**TRANSFORMER, **BOTH, "selected_features": []}),
     "FDSA vectors": Row("FDSA", {**TRANSFORMER, **BOTH, "score_parts": PARTS}),
     "UniSRec": Row("UniSRec", {**UNISREC, **BOTH}, overfit=SLOWLY),
-    # Items without a text share one vector, so that a target among them never comes first alone;
-    # and of 12 numbers dropout leaves too little to tell the others apart.
+    # Items without a text share one vector: a target among them never comes first alone. And of 12
+    # numbers dropout leaves too little to tell the others apart.
     "UniSRec text": Row(
         "UniSRec",
         {**UNISREC, "preset": "text", "hidden_size": 64, "adaptor_dropout_prob": 0.0},

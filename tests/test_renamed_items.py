@@ -24,7 +24,7 @@ from recbole_mm.run.prepared import Prepared, prepare
 from recbole_mm.testing.case import SMALL, write_toy
 
 MODELS = ["SASRec", "GRU4Rec", "SRIM", "AlterRec", "NFRec", "MMSBR", "MDSRec"]
-COUNTING = ["Counting", "SPop", "SessionRules", "SessionKNN", "ContentKNN"]
+COUNTING = ["Counting", "SPop", "SessionRules", "SessionKNN", "ContentKNN", "Pop"]
 Rename = Callable[[str], str]
 
 
@@ -131,9 +131,11 @@ def test_the_same_weights_under_new_names_give_the_same_scores(model: str, tmp_p
 
 @pytest.mark.parametrize("model", COUNTING)
 def test_counting_models_do_not_know_names(model: str, tmp_path: Path) -> None:
-    """No weights are drawn: all numbers but RecBole's own order among ties are the same."""
+    """No weights are drawn, and tied items share their mean position: all numbers are the same."""
     keys = {"modality": "image"} if model == "ContentKNN" else {}
     first = run(model, SMALL.name, (), settings(write(tmp_path / "a", str), **keys)).record
     there = settings(write(tmp_path / "b", backwards), **keys)
     second = run(model, SMALL.name, (), there).record
     assert first["ranks"] == second["ranks"]
+    for key in ("valid", "test", "slices", "tied"):
+        assert first[key] == second[key], key  # type: ignore[literal-required]

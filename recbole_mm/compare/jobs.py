@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -64,6 +65,7 @@ def run_jobs(jobs: Sequence[Job], side_by_side: int = 1) -> None:
         raise ConfigError(f"jobs must be 1 or more, got {side_by_side}.")
     waiting = [job for job in jobs if job.pending() is not None]
     running: dict[Job, subprocess.Popen[bytes]] = {}
+    places: dict[Job, int] = {}
     started, done = time.monotonic(), 0
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), disable=None, unit="run")
     logger.info(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them done before")
@@ -72,7 +74,9 @@ def run_jobs(jobs: Sequence[Job], side_by_side: int = 1) -> None:
             while waiting or running:
                 while waiting and len(running) < side_by_side:
                     job = waiting.pop(0)
-                    running[job] = _start(job, side_by_side)
+                    taken = {places[other] for other in running}
+                    places[job] = min(set(range(side_by_side)) - taken)
+                    running[job] = _start(job, side_by_side, places[job])
                 for job in [job for job, process in running.items() if process.poll() is not None]:
                     code, done = running.pop(job).returncode, done + 1
                     left = len(waiting) + len(running)
@@ -87,8 +91,8 @@ def run_jobs(jobs: Sequence[Job], side_by_side: int = 1) -> None:
             _stop(process)
 
 
-def _start(job: Job, side_by_side: int) -> subprocess.Popen[bytes]:
-    """Start a run with its share of the cores; what it prints goes to its log."""
+def _start(job: Job, side_by_side: int, place: int) -> subprocess.Popen[bytes]:
+    """Start a run with its share of the cores and GPUs; what it prints goes to its log."""
     arguments = job.pending() or []
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "ab") as log:
@@ -99,7 +103,7 @@ def _start(job: Job, side_by_side: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(side_by_side),
+            env={**_environment(side_by_side), **_gpu(job, place)},
         )
 
 
@@ -114,6 +118,15 @@ def _environment(side_by_side: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     share = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return {**os.environ, **share, "PYTHONPATH": path}
+
+
+def _gpu(job: Job, place: int) -> dict[str, str]:
+    """Return which GPU a run sees: one of several for each place, unless the user chose one."""
+    count = torch.cuda.device_count()
+    if count < 2 or any(word.startswith("--gpu_id=") for word in job.arguments):
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[place % count].strip()}
 
 
 def _progress(started: float, done: int, left: int) -> str:

@@ -170,11 +170,10 @@ def _interval_section(
     rows: Sequence[Row], floor: Row | None, compared: Compared, baseline: str | None
 ) -> Html:
     note = (
-        "95 % bootstrap over sessions of the mean over seeds, with ranks in which ties share their "
-        "mean position. The line on the left is the floor's value; red lies below it. On the right "
-        "each row minus the baseline, paired session by session: an interval off the line is a "
-        "difference that other sessions of the same kind would show, too. What another training "
-        "would change is the spread over seeds in the table."
+        "95 % bootstrap over sessions of the mean over seeds. The line on the left is the floor's "
+        "value; red lies below it. On the right each row minus the baseline, paired session by "
+        "session: an interval off the line is a difference that other sessions of the same kind "
+        "would show, too. What another training would change is the spread over seeds in the table."
     )
     return section(
         "Intervals",

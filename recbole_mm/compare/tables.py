@@ -46,9 +46,8 @@ def _caption(rows: Sequence[Row]) -> str:
             *(f"**{mark}: {text}**" for mark, text in warnings(records).items()),
             f"{what_was_ranked(first)} Test metrics of the epoch "
             "that was best on validation, mean ± standard deviation over seeds. Interval: 95 % "
-            "bootstrap over sessions of the mean over seeds; it and the comparisons below use "
-            "ranks in which ties share their mean position, while RecBole's metrics order ties "
-            "arbitrarily.",
+            "bootstrap over sessions of the mean over seeds. Tied items share their mean position, "
+            "in metrics, intervals and comparisons.",
             f"Protocol: {protocol(first)}. Software: {', '.join(software(records))}.",
         ]
     )
@@ -60,8 +59,8 @@ def warnings(records: Sequence[Record]) -> dict[str, str]:
         "SYNTHETIC": "generated sessions, which say nothing of real shoppers.",
         "LEAKY": "rows marked so use test information in training, on purpose.",
         MASKED: "the items of a test row's own history are no candidates, for any model.",
-        TIED: "in rows marked so every test target shares its score with other items: RecBole's "
-        "metrics order them arbitrarily.",
+        TIED: "in rows marked so every test target shares its score with other items, and has "
+        "their mean position.",
     }
     marked = {mark for record in records for mark in marks(record)}
     return {mark: text for mark, text in texts.items() if mark in marked}

@@ -19,7 +19,7 @@ _CURRENCY = re.compile(
 )
 _RANGE = re.compile(r"\s*(?:-|–|—|~|to)\s*")
 _NEGATIVE = re.compile(r"[-−]\s*[.,]?\d|\(.*\d.*\)$")
-_NOTHING = ("", "nan", "none", "null", "n/a", "na", "-")
+_NOTHING = ("", "nan", "none", "null", "n/a", "na", "-", "–", "—")
 
 PARSED, RANGE, EMPTY = "read", "range_read_as_its_mean", "empty"
 NOT_POSITIVE, UNREADABLE = "not_positive", "unreadable"

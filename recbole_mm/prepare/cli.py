@@ -9,11 +9,11 @@ from typing import NoReturn
 
 from recbole_mm.errors import ConfigError
 
-SOURCES = ("ml-100k", "synthetic", "tabular", "amazon", "amazon-m2")
+SOURCES = ("ml-100k", "synthetic", "tabular", "amazon", "amazon-m2", "microlens")
 DEFAULT_OUT = "./atomic_data"
 # Options that only some sources know.
 _ONLY_FOR = {
-    "gap_minutes": ("ml-100k", "tabular"),
+    "gap_minutes": ("ml-100k", "tabular", "microlens"),
     "seed": ("synthetic", "amazon-m2"),
     "dataset": ("tabular", "amazon"),
     "inter": ("tabular",),
@@ -28,13 +28,14 @@ _ONLY_FOR = {
     "image_col": ("tabular",),
     "event_col": ("tabular",),
     "keep": ("tabular",),
-    "min_session": ("tabular", "amazon"),
-    "min_item": ("tabular", "amazon"),
+    "min_session": ("tabular", "amazon", "microlens"),
+    "min_item": ("tabular", "amazon", "microlens"),
     "timestamps": ("tabular",),
     "source_note": ("tabular",),
     "licence": ("tabular",),
-    "raw": ("amazon", "amazon-m2"),
-    **dict.fromkeys(("preset", "year", "reviews", "meta", "cache"), ("amazon",)),
+    "raw": ("amazon", "amazon-m2", "microlens"),
+    "preset": ("amazon", "microlens"),
+    **dict.fromkeys(("year", "reviews", "meta", "cache"), ("amazon",)),
     **dict.fromkeys(("sequences", "session_gap", "repeats", "require", "core"), ("amazon",)),
     **dict.fromkeys(("locales", "phase", "valid_share"), ("amazon-m2",)),
 }
@@ -42,6 +43,7 @@ _ONLY_FOR = {
 _NEXT = {
     "amazon": "recbole-mm encode --dataset={0} --data_path={1}",
     "amazon-m2": "recbole-mm encode --dataset={0} --data_path={1} --recipe=alterrec",
+    "microlens": "recbole-mm encode --dataset={0} --data_path={1}",
 }
 
 
@@ -79,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gap_minutes",
         type=float,
         help="ml-100k, tabular with --user_col: a longer pause opens a new session (default 10, "
-        "tabular 30)",
+        "tabular 30); microlens: cut users so (default: one sequence per user)",
     )
     add(
         "--seed",
@@ -119,15 +121,33 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_amazon_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``prepare amazon`` and ``prepare amazon-m2``.
+    """Add the options of ``prepare amazon``, ``amazon-m2`` and ``microlens``.
 
-    ``amazon`` shares --dataset, --text_cols, --min_session and --min_item with ``tabular``.
+    --dataset, --text_cols, --min_session, --min_item and --gap_minutes stand above.
     """
-    add = parser.add_argument_group("amazon, amazon-m2").add_argument
-    add("--raw", metavar="FOLDER", help="raw files (default ./amazon_raw, ./amazon_m2_raw)")
-    add("--preset", metavar="NAME", help="Cellphones, Grocery, Sports, Scientific, Pantry, ...")
-    add("--year", type=int, metavar="2014|2018", help="release of your own files (default 2018)")
-    add("--reviews", metavar="FILE", help="reviews, JSON lines, packed or not")
+    add = parser.add_argument_group("amazon, amazon-m2, microlens").add_argument
+    add(
+        "--raw",
+        metavar="FOLDER",
+        help="raw files (default ./amazon_raw, ./amazon_m2_raw, ./microlens_raw)",
+    )
+    add(
+        "--preset",
+        metavar="NAME",
+        help="amazon: Cellphones, Grocery, Sports, Scientific, Pantry, Baby, Sports2014, Clothing, "
+        "Scientific2023, Instruments2023, Games2023, Baby2023; microlens: 50k (default), 100k, 1M",
+    )
+    add(
+        "--year",
+        type=int,
+        metavar="2014|2018|2023",
+        help="release of your own files (default 2018)",
+    )
+    add(
+        "--reviews",
+        metavar="FILE",
+        help="reviews, JSON lines, packed or not; of 2023 also ratings, CSV",
+    )
     add("--meta", metavar="FILE", help="metadata of the items")
     add("--cache", metavar="FOLDER", help="what was read already (default <out>/.amazon_cache)")
     add(
@@ -200,6 +220,10 @@ def _prepare(settings: argparse.Namespace) -> list[Path]:
         from recbole_mm.prepare.amazon_m2.cup import M2Options, prepare_amazon_m2
 
         return prepare_amazon_m2(M2Options.from_settings(vars(settings)), **more)
+    if settings.source == "microlens":
+        from recbole_mm.prepare.microlens import MicroLensOptions, prepare_microlens
+
+        return [prepare_microlens(MicroLensOptions.from_settings(vars(settings)), **more)]
     from recbole_mm.prepare.tabular.job import prepare_tabular
     from recbole_mm.prepare.tabular.options import TableOptions
 

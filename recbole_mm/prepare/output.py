@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def refuse_overwriting(folder: Path, name: str, force: bool) -> None:
         )
     for name_of_set in (f"{name}.*", "dataset.json"):
         remove_unfinished(folder, name_of_set)
+
+
+def way_between(folder: Path, place: Path) -> str:
+    """Return the way from a data set's folder to ``place``, for its card."""
+    try:
+        return Path(os.path.relpath(place.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return place.resolve().as_posix()
 
 
 def is_complete(folder: Path, name: str) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_mm.errors import ConfigError
+from recbole_mm.evaluation.chunks import rows_at_once
 from recbole_mm.exits import is_out_of_memory
 from recbole_mm.model.base import MMSequentialRecommender
 from recbole_mm.model.chunked import rows_per_chunk
@@ -41,13 +42,14 @@ def memory_explained(prepared: Prepared) -> Iterator[None]:
 def _needs(prepared: Prepared) -> str:
     """Return the sentences of the estimate."""
     config, items = prepared.config, prepared.dataset.item_num
-    rows, ranked = config["train_batch_size"], config["eval_batch_size"]
+    rows, most = config["train_batch_size"], config["eval_batch_size"]
+    ranked = rows_at_once(items, config["device"], most) * items * _FLOAT
     step, weights = training_scores(prepared.model, rows, items), weight_bytes(prepared.model)
     return (
         f"Estimate for {config['model']} and {items - 1:,} items: weights with gradients and "
         f"Adam's state {_gib(weights)}; scores of a training step {_gib(step)} "
-        f"(train_batch_size = {rows}); scores of an evaluation batch "
-        f"{_gib(ranked * items * _FLOAT)} (eval_batch_size = {ranked}); on top come the histories "
+        f"(train_batch_size = {rows}); scores of an evaluation chunk "
+        f"{_gib(ranked)} (eval_batch_size = {most} at most); on top come the histories "
         f"(MAX_ITEM_LIST_LENGTH = {config['MAX_ITEM_LIST_LENGTH']}) and the item tables that the "
         "model computes. Lower the key that takes most"
     )

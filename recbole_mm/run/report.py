@@ -48,8 +48,8 @@ def shown_warnings(record: Record) -> list[str]:
         ]
     if TIED in found:
         lines += [
-            "every test target shares its score with other items: the ranks are mean positions, "
-            "and the metrics order ties arbitrarily"
+            "every test target shares its score with other items: each has their mean position, "
+            "so the metrics say little"
         ]
     return lines
 

@@ -17,6 +17,7 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType
 from tqdm import tqdm
 
+from recbole_mm import collectives, processes
 from recbole_mm.errors import TrainingError
 from recbole_mm.evaluation.chunks import Rows, chunks
 from recbole_mm.evaluation.hooks import HasLateFit, HasTuning
@@ -52,8 +53,8 @@ class EvaluationMixin(Trainer):
         super().__init__(config, model)
         # RecBole's own collector and evaluator, for the metrics that ranks do not give.
         values = config.final_config_dict
-        beyond = {*values["metrics"]} - {*from_ranks(values["metrics"])}
-        narrowed = {**values, "metrics": sorted(beyond)}
+        self._beyond = sorted({*values["metrics"]} - {*from_ranks(values["metrics"])})
+        narrowed = {**values, "metrics": self._beyond}
         self.eval_collector, self.evaluator = Collector(narrowed), Evaluator(narrowed)
 
     def evaluate(
@@ -82,8 +83,7 @@ class EvaluationMixin(Trainer):
             return None
         if load_best_model:
             self.load_model(model_file or self.saved_model_file, eval_data)
-        rows = np.arange(len(eval_data.dataset))
-        self.ranks, equal = self.rank_rows(eval_data, rows, show_progress and sys.stderr.isatty())
+        self.ranks, equal = self._ranks_of_all(eval_data, show_progress and sys.stderr.isatty())
         self.tied = int(np.count_nonzero(equal))
         if load_best_model and self.tied:
             logger.warning(
@@ -93,6 +93,17 @@ class EvaluationMixin(Trainer):
         result = self._metrics(self.ranks)
         self.wandblogger.log_eval_metrics(result, head="eval")
         return result
+
+    def _ranks_of_all(self, eval_data: FullSortEvalDataLoader, progress: bool) -> tuple[Rows, Rows]:
+        """Rank the targets of all rows; of several processes each ranks its own."""
+        rows, group = np.arange(len(eval_data.dataset)), processes.group()
+        # RecBole's collector must see every row; what it keeps is not put together here.
+        if group.world == 1 or self._beyond:
+            return self.rank_rows(eval_data, rows, progress)
+        found = np.zeros((2, len(rows)), dtype=np.int64)
+        found[:, group.own()] = self.rank_rows(eval_data, rows[group.own()], progress)
+        ranks, equal = collectives.summed_counts(found)
+        return ranks, equal
 
     @torch.no_grad()
     def rank_rows(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from filelock import FileLock
 
 from recbole_mm.compare.plan import RowSpec, file_name
 from recbole_mm.compare.tables import markdown_table
-from recbole_mm.files import Plain, atomic_write
+from recbole_mm.files import Plain, atomic_write, remove_unfinished
 from recbole_mm.tune.space import plain
 from recbole_mm.tune.study import BEST_EPOCH, EPOCHS, ERROR, SECONDS, TIME_UP, Budget, Study
 
@@ -52,15 +53,18 @@ def best_file(folder: Path, label: str) -> Path:
 
 def write_report(folder: Path, dataset: str, searched: Sequence[Searched], budget: Budget) -> Path:
     """Write ``table.md``, ``trials.csv`` and ``<row>.yaml`` of every row; return the first."""
-    for one in searched:
-        best = one.best()
-        if best is not None:
-            with atomic_write(best_file(folder, one.row.label)) as stream:
-                stream.write(_best_yaml(one, best, dataset))
-    with atomic_write(folder / CSV) as stream:
-        stream.write(_comma_separated(searched))
-    with atomic_write(folder / TABLE) as stream:
-        stream.write(_markdown(dataset, searched, budget))
+    texts = {
+        best_file(folder, one.row.label): _best_yaml(one, best, dataset)
+        for one in searched
+        if (best := one.best()) is not None
+    }
+    texts[folder / CSV] = _comma_separated(searched)
+    texts[folder / TABLE] = _markdown(dataset, searched, budget)
+    with FileLock(folder / ".report.lock"):
+        for path, text in texts.items():
+            remove_unfinished(folder, path.name)
+            with atomic_write(path) as stream:
+                stream.write(text)
     return folder / TABLE
 
 

@@ -182,6 +182,9 @@ def _search(
             keys = {**subject.keys, **begun.keys}
             _try(subject.row, study, begun, dataset, config_files, keys)
             remove_checkpoints(begun.folder)
+    for trial in study.trials():
+        if trial.state.is_finished():  # A process killed in between has left them.
+            remove_checkpoints(study.trial_folder(trial.number))
 
 
 def _try(

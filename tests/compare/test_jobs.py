@@ -36,6 +36,31 @@ def test_a_killed_run_says_so(tmp_path, monkeypatch):
         run_jobs([], 0)
 
 
+def test_runs_side_by_side_get_a_gpu_each(tmp_path, monkeypatch):
+    seen = []
+
+    class Started(subprocess.Popen):
+        def __init__(self, command, **options):
+            seen.append(options["env"].get("CUDA_VISIBLE_DEVICES"))
+            super().__init__([sys.executable, "-c", "pass"], **options)
+
+    def devices(count, visible, *arguments):
+        monkeypatch.setattr("recbole_mm.compare.jobs.torch.cuda.device_count", lambda: count)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        seen.clear()
+        jobs = [
+            Job(str(n), n, arguments, tmp_path / f"run{n}", tmp_path / f"{n}.log") for n in (1, 2)
+        ]
+        run_jobs(jobs, 2)
+        return list(seen)
+
+    monkeypatch.setattr("recbole_mm.compare.jobs.subprocess.Popen", Started)
+    assert devices(2, "", "--model=M") == ["0", "1"]
+    assert devices(2, "5,3", "--model=M") == ["5", "3"]
+    assert devices(2, "5,3", "--model=M", "--gpu_id=1") == ["5,3", "5,3"]
+    assert devices(1, "4", "--model=M") == ["4", "4"]
+
+
 def test_a_finished_job_has_nothing_left_to_do(tmp_path):
     job = Job("x", 1, ("--model=M", "--plugins=p"), tmp_path, tmp_path / "x.log")
     assert job.pending() == ["run", "--model=M", "--plugins=p", f"--run_folder={tmp_path}"]

@@ -49,6 +49,7 @@ def test_a_range_is_its_mean(text):
         ("  ", "empty"),
         ("NaN", "empty"),
         ("None", "empty"),
+        ("—", "empty"),
         ("0", "not_positive"),
         ("$0.00", "not_positive"),
         ("-5", "not_positive"),

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
+from scipy.stats import rankdata
 
 from recbole_mm.config import MMConfig
+from recbole_mm.errors import ConfigError
 from recbole_mm.evaluation.chunks import chunks, rows_at_once
 from recbole_mm.evaluation.masking import strike_out
+from recbole_mm.evaluation.ranking import metrics_from_ranks
 from recbole_mm.run.prepared import prepare
 from recbole_mm.testing.case import SMALL, write_toy
 from recbole_mm.trainer.base import trainer_class
@@ -182,3 +186,37 @@ def shortened(lengths):
     """Return the width of each row: the longest of its chunk of four."""
     order = sorted(lengths.tolist(), reverse=True)
     return [order[place - place % 4] for place in range(len(order))]
+
+
+@pytest.mark.parametrize("metric", ["ItemCoverage", "GiniIndex", "AveragePopularity"])
+def test_metrics_that_recboles_collector_cannot_deliver_are_refused_in_one_line(metric, data):
+    keys = {"data_path": str(data), "metrics": ["NDCG", metric]}
+    with pytest.raises(ConfigError, match=f"{metric}.* is not accepted") as error:
+        MMConfig("SASRec", SMALL.name, (), keys)
+    assert "\n" not in str(error.value)
+
+
+class Spread(SASRec):
+    """Gives every fourth item one score, so that targets share theirs."""
+
+    def full_sort_predict(self, interaction):
+        scores = super().full_sort_predict(interaction)
+        return scores[:, torch.arange(self.n_items) // 4 * 4]
+
+
+def test_tied_items_share_their_mean_position_in_every_number(data, tmp_path):
+    keys = {"data_path": str(data), "run_folder": str(tmp_path), "use_gpu": False,
+            "train_batch_size": 64}  # fmt: skip
+    made = prepare(MMConfig("SASRec", SMALL.name, (), keys))
+    model = Spread(made.config, made.train.dataset).eval()
+    trainer = trainer_class(made.spec, Spread)(made.config, model)
+    found = trainer.evaluate(made.test, load_best_model=False)
+    rows = made.test.dataset.inter_feat
+    with torch.no_grad():
+        scores = model.full_sort_predict(rows)[:, 1:].double().numpy()
+    target = rows["item_id"].numpy() - 1
+    # scipy's mean position of ties; padding is left out.
+    ranks = np.ceil([rankdata(-row)[t] for row, t in zip(scores, target, strict=True)])
+    assert trainer.ranks.tolist() == ranks.tolist() and trainer.tied == len(ranks)
+    expected = metrics_from_ranks(ranks, [10, 20], ["Hit", "MRR", "NDCG"])
+    assert found == pytest.approx(expected, abs=1e-15)

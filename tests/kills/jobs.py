@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -58,6 +59,12 @@ def _compare(folder: Path) -> list[str]:
             "--use_gpu=false", "--floor=false"]  # fmt: skip
 
 
+def _tune(folder: Path) -> list[str]:
+    place = folder / "tuned"
+    return ["tune", "--models=SASRec", "--trials=3", f"--dataset={SMALL.name}",
+            f"--data_path={folder}", "--epochs=3", f"--output={place}", *_TRAINING]  # fmt: skip
+
+
 def _encode(folder: Path) -> list[str]:
     return ["encode", f"--dataset={SMALL.name}", f"--data_path={folder}", "--fields=class",
             "--text_encoder=tfidf", f"--out={folder / 'vectors'}"]  # fmt: skip
@@ -88,6 +95,17 @@ def _tables(folder: Path) -> str:
     return _results(folder) + str([row.split(",")[0] for row in rows])
 
 
+def _trials(folder: Path) -> str:
+    """Return all trials with their settings and values, and what is best; times are left out."""
+    with open(folder / "tuned" / "trials.csv", encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    for line in lines:
+        del line["seconds"]
+    best = (folder / "tuned" / "SASRec.yaml").read_text("utf-8").splitlines()[1:]
+    left = [path.name for path in folder.rglob("*.safetensors")]
+    return json.dumps([lines, best, left]) + _unfinished(folder)
+
+
 def _files(place: str) -> Callable[[Path], str]:
     """Return the names and hashes of the files in a folder."""
 
@@ -105,8 +123,8 @@ def _files(place: str) -> Callable[[Path], str]:
 
 def _unfinished(folder: Path) -> str:
     """Return the names of temporary files that were left."""
-    known = (".lock",)
-    return str([path.name for path in sorted(folder.rglob(".*")) if path.name not in known])
+    left = [path.name for path in sorted(folder.rglob(".*")) if not path.name.endswith(".lock")]
+    return str(left)
 
 
 JOBS = [
@@ -114,6 +132,7 @@ JOBS = [
     Job("encode", _encode, _files("vectors")),
     Job("prepare", _prepare, _files("new")),
     Job("compare", _compare, _tables),
+    Job("tune", _tune, _trials),
 ]
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
+from recbole_mm.evaluation.hooks import HasStartEpoch
 from recbole_mm.model import chunked
 from recbole_mm.model.losses import softmax_ce, without_own_items
+from recbole_mm.testing.case import SMALL, Case, backward, total, write_toy
 from recbole_mm.testing.training import LargestTensor
 
 SIZES = [(1, 2, 1), (1, 9, 3), (7, 2, 3), (13, 10, 5), (64, 33, 4), (130, 7, 3)]
@@ -160,6 +166,61 @@ def test_any_losses_pass_gradcheck() -> None:
         return chunked.mean_in_chunks(two_losses, (query, target), (items, scale))
 
     assert torch.autograd.gradcheck(losses, (query, items, scale))
+
+
+# ---- In the models ----
+
+
+ROWWISE = {
+    "SRIM": {"preset": "paper", "main_loss": "bce_softmax", "train_own_items": "mask"},
+    "SRIM apart": {"main_loss": "ce_apart"},
+    "NFRec": {"train_own_items": "mask"},
+    "AlterRec full": {"preset": "full"},
+    # All of the window and its two parts, so that nothing is drawn per chunk.
+    "AlterRec aug": {"preset": "aug", "hard_negative_ratio": 1.0, "hard_negative_start_rank": 2},
+    "MDSRec": {"modalities": ["text"]},
+    "MMSBR price": {"category_field": "class", "use_price": True, "repeat_bias": True},
+    "MMSBR cosine": {"category_field": "class", "use_price": True, "score": "cosine"},
+    "MMSBR": {"use_price": False, "train_own_items": "mask"},
+    "MMSBR official": {"preset": "official", "n_rounds": 1},
+    "UniSRec": {"preset": "text", "train_own_items": "mask"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("toy")
+    write_toy(made, SMALL, ["text", "image"])
+    return made
+
+
+@pytest.mark.parametrize("name", ROWWISE)
+def test_a_model_has_the_same_loss_and_gradients_in_chunks(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = Case(name.split()[0], ROWWISE[name], folder).prepare()
+    model, batch = prepared.model.eval(), next(iter(prepared.train))
+    if isinstance(model, HasStartEpoch):
+        model.start_epoch(500)
+    expected = graded(model, batch)
+    monkeypatch.setattr(chunked, "rows_per_chunk", lambda n_items: 5)
+    monkeypatch.setattr(chunked, "PLAIN", 0)
+    found = graded(model, batch)
+    assert expected.keys() == found.keys()
+    largest = max(float(grad.abs().max()) for grad in expected.values())
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5 * largest, msg=key)
+
+
+def graded(model: AbstractRecommender, batch: Interaction) -> dict[str, Tensor]:
+    """Return the loss, and its gradient by parameter."""
+    torch.manual_seed(1)
+    model.zero_grad(set_to_none=True)
+    loss = total(model.calculate_loss(batch))
+    backward(loss)
+    weights = model.named_parameters()
+    grads = {name: weight.grad.clone() for name, weight in weights if weight.grad is not None}
+    return {"loss": loss.detach(), **grads}
 
 
 def test_few_scores_are_left_to_autograd() -> None:

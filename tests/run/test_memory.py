@@ -28,7 +28,7 @@ class Ours(MMSequentialRecommender):
 def prepared(model: nn.Module) -> Any:
     config = {
         "model": "Some", "train_batch_size": 2048, "eval_batch_size": 1024,
-        "MAX_ITEM_LIST_LENGTH": 20,
+        "MAX_ITEM_LIST_LENGTH": 20, "device": torch.device("cpu"),
     }  # fmt: skip
     return SimpleNamespace(model=model, config=config, dataset=SimpleNamespace(item_num=10**6 + 1))
 
@@ -50,7 +50,7 @@ def test_an_allocation_that_fails_is_told_with_keys_and_sizes() -> None:
     assert text.startswith(
         "out of memory. Estimate for Some and 1,000,000 items: weights with gradients and Adam's "
         "state 0.25 GiB; scores of a training step 22.89 GiB (train_batch_size = 2048); scores of "
-        "an evaluation batch 3.81 GiB (eval_batch_size = 1024);"
+        "an evaluation chunk 0.12 GiB (eval_batch_size = 1024 at most);"
     )
     assert "can't allocate memory" in text and "\n" not in text
 

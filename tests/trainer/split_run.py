@@ -17,7 +17,7 @@ from recbole.model.sequential_recommender import SASRec
 from recbole_mm import register_model
 
 
-@register_model("Numbered")
+@register_model("Numbered", defaults="split_run.yaml")
 class Numbered(SASRec):
     """SASRec; the number of each process stands in a file."""
 
@@ -26,7 +26,7 @@ class Numbered(SASRec):
         Path(config["run_folder"], f"pid-{os.environ.get('RANK')}").write_text(str(os.getpid()))
 
 
-@register_model("OneBreaks")
+@register_model("OneBreaks", defaults="split_run.yaml")
 class OneBreaks(SASRec):
     """SASRec; in the second process its loss is NaN while it is trained."""
 
@@ -36,7 +36,7 @@ class OneBreaks(SASRec):
         return super().calculate_loss(interaction) * (float("nan") if breaks else 1.0)
 
 
-@register_model("Normed")
+@register_model("Normed", defaults="split_run.yaml")
 class Normed(SASRec):
     """SASRec with batch normalisation."""
 
@@ -45,7 +45,7 @@ class Normed(SASRec):
         self.norm = torch.nn.BatchNorm1d(config["hidden_size"])
 
 
-@register_model("RowsTogether")
+@register_model("RowsTogether", defaults="split_run.yaml")
 class RowsTogether(SASRec):
     """Its loss is a maximum over the rows of a batch."""
 

@@ -118,6 +118,7 @@ def test_a_killed_process_ends_all_with_one_message_and_the_run_can_be_resumed(d
     limit = time.monotonic() + 200
     while not (folder / LAST).exists() and running.poll() is None and time.monotonic() < limit:
         time.sleep(0.05)
+    assert running.poll() is None, running.communicate()
     os.kill(int((folder / "pid-1").read_text()), signal.SIGKILL)
     _, err = running.communicate(timeout=100)
     assert running.returncode != 0

@@ -115,10 +115,8 @@ def test_nothing_of_the_test_part_is_computed(
         def __getattr__(self, name: str) -> object:
             raise AssertionError(f"a trial asked the test part for its {name}")
 
-    real = prepared.data_preparation
-    monkeypatch.setattr(
-        prepared, "data_preparation", lambda *given: (*real(*given)[:2], Untouched())
-    )
+    real = prepared.loaders
+    monkeypatch.setattr(prepared, "loaders", lambda *given: (*real(*given)[:2], Untouched()))
     tune("toy", ["SASRec"], trials=1, output=tmp_path, overrides=keys(data))
     assert trials(tmp_path)[0]["state"] == "done"
     assert "test" not in (tmp_path / "studies" / "SASRec" / "journal.log").read_text("utf-8")

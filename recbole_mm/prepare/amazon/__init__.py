@@ -1,1 +1,1 @@
-"""Amazon reviews of 2014 and 2018, from the published files."""
+"""Amazon reviews of 2014, 2018 and 2023, from the published files."""

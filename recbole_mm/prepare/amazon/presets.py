@@ -7,27 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recbole_mm.errors import ConfigError, DataError
+from recbole_mm.prepare.amazon.published import PAGES, address
 from recbole_mm.prepare.settings import A_DATASET_NAME, DATASET_NAME, given_options
 
 TEXTS = ("title", "brand", "categories", "description")
 REQUIRABLE = ("row", *TEXTS, "price", "image_url")
 DEFAULT_RAW = "./amazon_raw"
-# Release -> (its page, folder of reviews, of 5-core reviews, of metadata).
-_2014 = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
-_2018 = "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2/"
-PAGES = {
-    2014: "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
-    2018: "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
-}
-_FOLDERS = {
-    2014: (_2014, _2014, _2014),
-    2018: (_2018 + "categoryFiles/", _2018 + "categoryFilesSmall/", _2018 + "metaFiles2/"),
-}
-LICENCES = {
-    2014: "No licence stated. Research use; cite He and McAuley (WWW 2016) and McAuley et al. "
-    "(SIGIR 2015).",
-    2018: "No licence stated. Research use; cite Ni, Li and McAuley (EMNLP 2019).",
-}
 
 
 @dataclass(frozen=True)
@@ -39,7 +24,7 @@ class AmazonOptions:
     dataset
         Name of the data set.
     year
-        Release, 2014 or 2018.
+        Release: 2014, 2018 or 2023.
     reviews, meta
         The two raw files, or their published names; an empty ``meta`` makes no ``.item``.
     raw
@@ -118,7 +103,7 @@ class AmazonOptions:
                 not DATASET_NAME.fullmatch(self.dataset),
                 f"--dataset is {self.dataset!r}, expected {A_DATASET_NAME}.",
             ),
-            (self.year not in PAGES, f"--year is {self.year}, expected 2014 or 2018."),
+            (self.year not in PAGES, f"--year is {self.year}, expected 2014, 2018 or 2023."),
             (
                 self.sequences == (gap is not None),
                 "give either --sequences=true (one sequence per user) or --session_gap=<days>.",
@@ -181,19 +166,13 @@ class AmazonOptions:
                 f"no such file: {', '.join(missing)}, nor is it in {place}. Give its path. Reviews "
                 f"and metadata of {self.year} are published at {PAGES[self.year]}"
             )
+        addresses = (address(self.year, name) for name in missing)
         return (
             f"missing raw file(s): {', '.join(missing)}. Put them, packed or not, into the folder "
-            f"{place}. They are published at {' and '.join(map(self._address, missing))} (page of "
-            f"the release: {PAGES[self.year]}). Then type: recbole-mm prepare amazon "
+            f"{place}. They are published at {' and '.join(addresses)} (page of the "
+            f"release: {PAGES[self.year]}). Then type: recbole-mm prepare amazon "
             f"--preset={preset} --raw={self.raw}"
         )
-
-    def _address(self, name: str) -> str:
-        """Return where the release keeps a file."""
-        everything, core, meta = _FOLDERS[self.year]
-        if name.startswith("meta_"):
-            return meta + name
-        return (core if name.removesuffix(".json.gz").endswith("_5") else everything) + name
 
 
 def _sessions(name: str, category: str) -> AmazonOptions:
@@ -235,6 +214,19 @@ def _sequences_2014(name: str, category: str) -> AmazonOptions:
     )
 
 
+def _sequences_2023(name: str, category: str) -> AmazonOptions:
+    """Return a data set of 2023: all reviews, then the core, as the rules of 2018."""
+    return AmazonOptions(
+        dataset=f"Amazon_{name}",
+        year=2023,
+        reviews=f"{category}.jsonl.gz",
+        meta=f"meta_{category}.jsonl.gz",
+        sequences=True,
+        repeats="first",
+        require=("row",),
+    )
+
+
 PRESETS: dict[str, AmazonOptions] = {
     "Cellphones": _sessions("Cellphones", "Cell_Phones_and_Accessories"),
     "Grocery": _sessions("Grocery", "Grocery_and_Gourmet_Food"),
@@ -244,6 +236,10 @@ PRESETS: dict[str, AmazonOptions] = {
     "Baby": _sequences_2014("Baby", "Baby"),
     "Sports2014": _sequences_2014("Sports2014", "Sports_and_Outdoors"),
     "Clothing": _sequences_2014("Clothing", "Clothing_Shoes_and_Jewelry"),
+    "Scientific2023": _sequences_2023("Scientific2023", "Industrial_and_Scientific"),
+    "Instruments2023": _sequences_2023("Instruments2023", "Musical_Instruments"),
+    "Games2023": _sequences_2023("Games2023", "Video_Games"),
+    "Baby2023": _sequences_2023("Baby2023", "Baby_Products"),
 }
 
 

@@ -181,7 +181,7 @@ def _refuse_other_files(source: Path, part: _Note, reader: LineReader) -> None:
         reasons = ", ".join(f"{number} line(s) {reason}" for reason, number in broken.items())
         raise DataError(
             f"{source}: none of the first {part['lines']} line(s) can be read ({reasons}). "
-            f"Expected {reader.expects}. Is it the right file, of the right release?"
+            f"Expected {reader.expects}. Is it the right file, of the right release (--year)?"
         )
 
 

@@ -1,4 +1,4 @@
-"""Amazon reviews of 2014 and 2018 to RecBole's atomic files, as sessions or as sequences."""
+"""Amazon reviews of 2014, 2018 and 2023 to RecBole's atomic files, as sessions or as sequences."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.prices import parse_prices
 from recbole_mm.errors import DataError
-from recbole_mm.prepare.amazon.lines import ITEM_COLUMNS, ItemReader, ReviewReader
-from recbole_mm.prepare.amazon.presets import LICENCES, PAGES, AmazonOptions
+from recbole_mm.prepare.amazon.items import ITEM_COLUMNS
+from recbole_mm.prepare.amazon.lines import ItemReader, review_reader
+from recbole_mm.prepare.amazon.presets import AmazonOptions
+from recbole_mm.prepare.amazon.published import LICENCES, PAGES
 from recbole_mm.prepare.amazon.raw import BLOCK_BYTES, Parts, stream_parts
 from recbole_mm.prepare.output import INTER_TYPES, counts, refuse_overwriting, write_dataset
 from recbole_mm.prepare.sessions import (
@@ -45,11 +47,14 @@ _DAY = 86_400
 
 @dataclass(frozen=True)
 class _Reviews:
-    """Reviews in file order as numbers: ``(n,)`` codes of users and items, and Unix seconds."""
+    """Reviews in file order as numbers: ``(n,)`` codes of users and items, and Unix seconds.
+
+    Seconds are whole but in 2023, which has milliseconds.
+    """
 
     users: IntArray
     items: IntArray
-    times: IntArray
+    times: NDArray
 
     def take(self, rows: NDArray) -> _Reviews:
         """Return the rows that a mask or positions select."""
@@ -86,7 +91,7 @@ def prepare_amazon(
     refuse_overwriting(folder, options.dataset, force)
     source, meta = options.files()
     cache = Path(options.cache) if options.cache else Path(out) / ".amazon_cache"
-    parts = stream_parts(source, cache, ReviewReader(), block_bytes)
+    parts = stream_parts(source, cache, review_reader(source, options.year), block_bytes)
     item_names = _names(parts, "item")
     known = None
     if meta is not None:
@@ -111,7 +116,7 @@ def _names(parts: Parts, name: str) -> pl.Series:
 
 def _load(parts: Parts) -> _Reviews:
     """Load one column after the other, so that the text of one column is in memory at a time."""
-    times = parts.scan().select("time").collect().to_series().to_numpy().astype(np.int64)
+    times = parts.scan().select("time").collect().to_series().to_numpy()
     if len(times) == 0:
         raise DataError(f"{parts.source}: no line holds a review. Is it the right file?")
     return _Reviews(_codes(parts, "user"), _codes(parts, "item"), times)

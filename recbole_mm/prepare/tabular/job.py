@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,13 @@ from numpy.typing import NDArray
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.prices import parse_prices
 from recbole_mm.errors import ConfigError, DataError
-from recbole_mm.prepare.output import INTER_TYPES, counts, refuse_overwriting, write_dataset
+from recbole_mm.prepare.output import (
+    INTER_TYPES,
+    counts,
+    refuse_overwriting,
+    way_between,
+    write_dataset,
+)
 from recbole_mm.prepare.sessions import cut_by_gap, k_core, order_by_session
 from recbole_mm.prepare.tabular.guess import complete, event_column
 from recbole_mm.prepare.tabular.options import TableOptions
@@ -77,11 +82,7 @@ def _way_to_pictures(options: TableOptions, folder: Path) -> str:
     """Return the item table's folder, where relative paths begin, as seen from the data set's."""
     if not (options.items and options.image_col):
         return ""
-    place = Path(options.items).resolve().parent
-    try:
-        return Path(os.path.relpath(place, folder.resolve())).as_posix()
-    except ValueError:  # another drive
-        return place.as_posix()
+    return way_between(folder, Path(options.items).resolve().parent)
 
 
 def _what_a_session_is(options: TableOptions) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 
 import pytest
 
 from recbole_mm.errors import ConfigError, DataError
 from recbole_mm.prepare.amazon.presets import PRESETS, AmazonOptions
+from recbole_mm.prepare.amazon.published import address
+from recbole_mm.prepare.cli import add_arguments
+from recbole_mm.prepare.microlens import TITLES
 
 
 def test_each_preset_fits_itself_and_names_its_files(tmp_path):
@@ -18,8 +22,9 @@ def test_each_preset_fits_itself_and_names_its_files(tmp_path):
         said = str(caught.value)
         assert preset.reviews in said and preset.meta in said and str(preset.year) in said
         assert f"prepare amazon --preset={name} --raw={tmp_path}" in said
-        where = "snap.stanford.edu" if preset.year == 2014 else "datarepo.eng.ucsd.edu"
-        assert said.count(f"{where}/") == 2
+        where = {2014: "snap.stanford.edu", 2018: "amazon_v2/", 2023: "amazon_2023/raw/"}
+        assert said.count("https://" if preset.year != 2014 else "http://") >= 2
+        assert said.count(where[preset.year]) >= 2
 
 
 def test_addresses_of_the_2018_files():
@@ -28,9 +33,24 @@ def test_addresses_of_the_2018_files():
     )
     assert "/categoryFilesSmall/Grocery_and_Gourmet_Food_5.json.gz" in said
     assert "/metaFiles2/meta_Grocery_and_Gourmet_Food.json.gz" in said
-    assert "/categoryFiles/Prime_Pantry.json.gz" in PRESETS["Pantry"]._address(
-        "Prime_Pantry.json.gz"
-    )
+    assert "/categoryFiles/Prime_Pantry.json.gz" in address(2018, "Prime_Pantry.json.gz")
+
+
+def test_addresses_of_the_2023_files():
+    base = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/"
+    for name, where in (
+        ("Video_Games.jsonl.gz", "raw/review_categories/Video_Games.jsonl.gz"),
+        ("meta_Video_Games.jsonl.gz", "raw/meta_categories/meta_Video_Games.jsonl.gz"),
+        ("Video_Games.csv.gz", "benchmark/5core/rating_only/Video_Games.csv.gz"),
+    ):
+        assert address(2023, name) == base + where
+
+
+def test_the_help_names_every_preset():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    said = parser.format_help().replace("\n", " ")
+    assert not [name for name in [*PRESETS, *TITLES] if f" {name}" not in said]
 
 
 def test_unpacked_files_are_found_too(tmp_path):
@@ -63,7 +83,7 @@ def test_options_change_a_preset():
         ({"reviews": "r", "dataset": "x"}, "either --sequences"),
         ({"preset": "Baby", "sequences": True, "session_gap": 1}, "either --sequences"),
         ({"preset": "Baby", "session_gap": -1}, "--session_gap is -1"),
-        ({"preset": "Baby", "year": 2023}, "--year is 2023"),
+        ({"preset": "Baby", "year": 2020}, "--year is 2020"),
         ({"preset": "Baby", "repeats": "last"}, "--repeats is last"),
         ({"preset": "Baby", "core": 0}, "--core is 0"),
         ({"preset": "Baby", "min_session": 1}, "--min_session 1"),
