@@ -160,8 +160,8 @@ TABLE = {
     # Only the targets of the batch are negatives, so that other items may come before the target.
     "UniSRec pretrain": Row(
         "UniSRec",
-        {**UNISREC, "preset": "pretrain"},
-        overfit=Overfit(learning_rate=0.01, epochs=400, hit=0.9),
+        {**UNISREC, "preset": "pretrain", "hidden_size": 64, "adaptor_dropout_prob": 0.0},
+        overfit=Overfit(learning_rate=0.01, epochs=400, hit=0.5),
     ),
     "LLM2SASRec": Row("LLM2SASRec", {**TRANSFORMER, "score_parts": PARTS}),
     "LLM2BERT4Rec": Row("LLM2BERT4Rec", TRANSFORMER, broken=BROKEN_BERT4REC),
