@@ -31,6 +31,7 @@ class InProcess:
         with io.TextIOWrapper(os.fdopen(os.dup(stdout.fileno()), "wb")) as log:
             with redirect_stdout(log), redirect_stderr(log):
                 self.returncode = cli.main(command[3:])
+        self.stdin = None
 
     def poll(self) -> int:
         return self.returncode
@@ -39,5 +40,5 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the runs of comparisons in the process of the test, which saves imports."""
-    here = SimpleNamespace(Popen=InProcess, DEVNULL=None, STDOUT=None)
+    here = SimpleNamespace(Popen=InProcess, PIPE=None, STDOUT=None)
     monkeypatch.setattr("recbole_mm.compare.jobs.subprocess", here)

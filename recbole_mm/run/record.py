@@ -273,7 +273,10 @@ def _is_record(found: Mapping[str, object]) -> bool:
     record = cast(Record, found)
     ranks, slices = record["ranks"], record.get("slices", {})
     counted = all("n" in group for groups in slices.values() for group in groups.values())
-    return counted and 0 < len(ranks["rank"]) == len(ranks["session"]) and min(ranks["rank"]) >= 1
+    chosen_by = str(record["config"].get("valid_metric")).lower()
+    if not counted or chosen_by not in record["test"]:
+        return False
+    return 0 < len(ranks["rank"]) == len(ranks["session"]) and min(ranks["rank"]) >= 1
 
 
 def read_result(run_folder: Path) -> Record | None:

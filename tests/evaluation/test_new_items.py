@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
+from recbole.data.interaction import Interaction
 
 from recbole_mm.data.features import ItemFeatures
 from recbole_mm.evaluation.new_items import (
@@ -64,26 +67,38 @@ def test_only_tables_with_a_row_per_item_are_filled():
         for name, shape in (("table", (4, 2)), ("mask", (5,)), ("six", (6, 2)), ("three", (3,)),
                             ("one", ()))
     })  # fmt: skip
-    assert fill_unseen(model, 4, np.array([3]), torch.tensor([[0, 0]])) == ["table", "mask"]
+    # torch keeps such a dictionary in an order of its own.
+    names = [name for name in model if name in ("table", "mask")]
+    assert fill_unseen(model, 4, np.array([3]), torch.tensor([[0, 0]])) == names
     assert model["table"].tolist() == [[1, 1], [1, 1], [1, 1], [0, 0]]
     assert model["mask"].tolist() == [1, 1, 1, 0, 1]
 
 
-class Rows(torch.nn.Module):
-    def __init__(self, rows):
-        super().__init__()
-        self.rows = rows
+class Part:
+    """Five rows with the targets 1, 2, 3, 1, 4; their lengths say which are scored first."""
 
-    def __len__(self):
-        return len(self.rows)
+    item_num = 5
+    inter_feat = Interaction(
+        {
+            "item_id": torch.tensor([1, 2, 3, 1, 4]),
+            "item_id_list": torch.ones(5, 3, dtype=torch.long),
+            "item_length": torch.tensor([1, 2, 1, 3, 2]),
+        }
+    )
+
+    def __getitem__(self, rows):
+        return self.inter_feat[rows]
 
 
 class Loader:
-    config = {"history": "keep"}
+    dataset = Part()
+    config: ClassVar = {
+        "device": "cpu", "history": "keep", "eval_batch_size": 2, "ITEM_ID_FIELD": "item_id",
+        "ITEM_LIST_LENGTH_FIELD": "item_length", "LIST_SUFFIX": "_list",
+    }  # fmt: skip
 
-    def __iter__(self):
-        for rows, items in (([0, 1], [1, 2]), ([0, 1, 2], [3, 1, 4])):
-            yield Rows(rows), None, torch.arange(len(rows)), torch.tensor(items)
+    def transform(self, part, rows):
+        return rows
 
 
 class Model(torch.nn.Module):
