@@ -14,9 +14,9 @@ from recbole_mm.errors import ConfigError
 # The least that a reader of results relies on.
 RECORD = {
     "status": "ok", "model": "M", "dataset": "d", "seed": 1, "synthetic": False, "leaky": False,
-    "fingerprint": {"data": "0", "features": {}}, "counts": {}, "config": {"valid_metric": "Hit@1"}, "valid": {},
-    "test": {"hit@1": 1.0}, "ranks": {"session": ["s"], "rank": [1]}, "epochs_run": 1, "best_epoch": 1,
-    "seconds": {},
+    "fingerprint": {"data": "0", "features": {}}, "counts": {}, "valid": {},
+    "config": {"valid_metric": "Hit@1"}, "test": {"hit@1": 1.0},
+    "ranks": {"session": ["s"], "rank": [1]}, "epochs_run": 1, "best_epoch": 1, "seconds": {},
 }  # fmt: skip
 
 
