@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_mm.data.fits import enlarged
@@ -101,6 +103,29 @@ class Lexical(Counted):
         return torch.from_numpy(found.toarray())
 
 
+class UnseenItems(Counted):
+    """1 for an item that no training session holds, 0 for the others (ours).
+
+    A network's vector of such an item was pushed away from every session that it was trained on,
+    and nothing pulled it back. The weight says how far it is lifted, so that its content counts.
+    """
+
+    name = "unseen_items"
+    variants = (Variant(0.0),)
+
+    def __init__(self, train_counts: NDArray[np.int64]) -> None:
+        self.unseen = torch.from_numpy(np.asarray(train_counts) == 0).float()
+        self.unseen[0] = 0.0  # Padding is no item.
+
+    def raw(self, history: History, variant: Variant) -> Tensor:
+        """Return the numbers ``(B, N)``, the same in each row."""
+        return self.unseen.expand(len(history.items), -1)
+
+    def z(self, history: History, variant: Variant, device: torch.device | str) -> Tensor:
+        """Return the numbers as they are: z-scores would depend on how many items are unseen."""
+        return self.raw(history, variant).to(device)
+
+
 def counted_parts(dataset: SessionDataset, names: Iterable[str], n_items: int) -> list[Counted]:
     """Make the counted parts among ``names``, in a fixed order; without texts none is lexical."""
     wanted, parts = set(names), list[Counted]()
@@ -116,4 +141,6 @@ def counted_parts(dataset: SessionDataset, names: Iterable[str], n_items: int) -
                 "word that two items share. text_fields in dataset.json names other columns",
                 dataset.item_columns.path,
             )
+    if UnseenItems.name in wanted:
+        parts.append(UnseenItems(dataset.train_counts))
     return parts

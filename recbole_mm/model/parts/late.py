@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recbole_mm.model.counting.history import History
 from recbole_mm.model.counting.scores import ndcg, own_items_last
-from recbole_mm.model.parts.counted import Counted, Variant
+from recbole_mm.model.parts.counted import Counted, UnseenItems, Variant
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 # With these the way to count is chosen, before its weight.
@@ -62,7 +62,7 @@ class Weights:
         found = {f"weight/{name}": value for name, value in self.networks.items()}
         for name, weight in self.parts.items():
             found[f"weight/{name}"] = weight
-            if weight:
+            if weight and name != UnseenItems.name:
                 variant = self.variants[name]
                 found[f"{name}/decay"] = variant.decay
                 if name == "transitions":

@@ -166,7 +166,8 @@ def with_late_parts(model_class: type, names: Iterable[str]) -> type:
     model_class
         A sequential recommender, of this package or not.
     names
-        ``transitions``, ``lexical``, ``own_items``; none returns the class as it is.
+        ``transitions``, ``lexical``, ``own_items``, ``unseen_items``; none returns the class as it
+        is.
 
     Raises
     ------

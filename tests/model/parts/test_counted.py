@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from recbole_mm.model.counting.history import History
-from recbole_mm.model.parts.counted import Lexical, Transitions, Variant, counted_parts
+from recbole_mm.model.parts.counted import (
+    Lexical,
+    Transitions,
+    UnseenItems,
+    Variant,
+    counted_parts,
+)
 
 N_ITEMS = 6
 
@@ -65,7 +71,16 @@ def test_without_text_lexical_is_left_out_and_that_is_said(data, caplog):
     assert "lexical is left out" in caplog.text and "text_fields" in caplog.text
 
 
+def test_unseen_items_are_those_that_no_session_holds(data, rows):
+    """Item 5; padding is no item."""
+    (part,) = counted_parts(data, ["unseen_items"], N_ITEMS)
+    assert isinstance(part, UnseenItems)
+    found = part.z(history(rows, [1, 2], [5]), part.variants[0], "cpu")
+    assert found.tolist() == [[0, 0, 0, 0, 0, 1]] * 2
+
+
 def test_parts_come_in_one_order(data):
-    found = [part.name for part in counted_parts(data, ["lexical", "transitions"], N_ITEMS)]
-    assert found == ["transitions", "lexical"]
+    wanted = ["unseen_items", "lexical", "transitions"]
+    found = [part.name for part in counted_parts(data, wanted, N_ITEMS)]
+    assert found == ["transitions", "lexical", "unseen_items"]
     assert counted_parts(data, ["own_items"], N_ITEMS) == []

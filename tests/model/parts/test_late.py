@@ -76,6 +76,20 @@ def test_counts_outweigh_a_network_that_is_wrong(make, rows, loader):
     assert float(ndcg(model.full_sort_predict(valid), valid["item_id"]).mean()) == 1.0
 
 
+@pytest.mark.parametrize(("target", "lifted"), [(5, True), (4, False)])
+def test_unseen_items_are_lifted_where_validation_says_so(make, rows, loader, target, lifted):
+    """No session holds item 5, and the network ranks it last, item 4 second to last."""
+    model = make("unseen_items", given=-torch.arange(36.0).view(N_ITEMS, N_ITEMS))
+    valid = rows([1], [2], target=[target] * 2)
+    model.fit_late(loader(valid))
+    weights = model.late_weights()
+    assert (weights.parts["unseen_items"] > 0) == lifted
+    # Its decay means nothing and is not told.
+    assert "unseen_items/decay" not in weights.numbers()
+    ranked_first = model.full_sort_predict(valid)[:, 1:].argmax(dim=1) + 1
+    assert (ranked_first == 5).all() == lifted
+
+
 @pytest.mark.parametrize(("target", "last"), [(1, False), (4, True)])
 def test_own_items_come_last_where_validation_says_so(make, rows, loader, target, last):
     """The network ranks the last item first, then item 4."""
