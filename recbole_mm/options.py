@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recbole_mm import yaml_files
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
+
+
+class Command(NamedTuple):
+    """A command: what it does, its options, and ``package.module:function`` of its steps."""
+
+    help: str
+    add_options: Callable[[ArgumentParser], None]
+    handler: str
 
 
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Plain]:

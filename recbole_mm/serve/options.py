@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from recbole_mm import options
 
@@ -84,26 +83,18 @@ def add_recommend_options(parser: ArgumentParser) -> None:
     _plugins(parser)
 
 
-class Command(NamedTuple):
-    """A command: what it does, its options, and ``package.module:function`` of its steps."""
-
-    help: str
-    add_options: Callable[[ArgumentParser], None]
-    handler: str
-
-
 COMMANDS = {
-    "pack": Command(
+    "pack": options.Command(
         "Put a trained model into a folder of its own, to be used without its data.",
         add_pack_options,
         "recbole_mm.serve.cli:pack_command",
     ),
-    "recommend": Command(
+    "recommend": options.Command(
         "Recommend items to sessions, by a run or a pack.",
         add_recommend_options,
         "recbole_mm.serve.cli:recommend_command",
     ),
-    "serve": Command(
+    "serve": options.Command(
         "Recommend over HTTP, by a pack.",
         add_serve_options,
         "recbole_mm.serve.web.command:serve_command",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from recbole_mm import options
 
@@ -78,26 +78,18 @@ def add_paper_options(parser: ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list studies and data sets, and stop")
 
 
-class Command(NamedTuple):
-    """A command: what it does, its options, and ``package.module:function`` of its steps."""
-
-    help: str
-    add_options: Callable[[ArgumentParser], None]
-    handler: str
-
-
 COMMANDS = {
-    "tune": Command(
+    "tune": options.Command(
         "Search the best settings of several models under one budget.",
         add_tune_options,
         "recbole_mm.tune.search:tune_command",
     ),
-    "sweep": Command(
+    "sweep": options.Command(
         "Run one model with every value of a key, or of two.",
         add_sweep_options,
         "recbole_mm.tune.sweep:sweep_command",
     ),
-    "paper": Command(
+    "paper": options.Command(
         "Make a table or figure of a paper, in its layout.",
         add_paper_options,
         "recbole_mm.tune.paper:paper_command",

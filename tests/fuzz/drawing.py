@@ -15,7 +15,7 @@ class Escape(AssertionError):  # noqa: N818 (what a fuzzer looks for)
     """Something came out that should not."""
 
 
-def draw(drawn: Drawn, good: Path, work: Path, n: int, number: int | None) -> None:
+def draw(drawn: Drawn, good: Path, work: Path, n: int, number: int | None) -> int:
     """Draw ``n`` inputs and check each.
 
     Parameters
@@ -27,12 +27,18 @@ def draw(drawn: Drawn, good: Path, work: Path, n: int, number: int | None) -> No
     number
         Seed; None draws the same inputs each time.
 
+    Returns
+    -------
+    int
+        Inputs that were checked.
+
     Raises
     ------
     Escape
         Carries the story of the smallest input found.
     """
     fresh(good, work)
+    checked: list[Any] = []
     with drawn.opened(good) as check:
 
         @settings(
@@ -44,5 +50,7 @@ def draw(drawn: Drawn, good: Path, work: Path, n: int, number: int | None) -> No
         def one(value: Any) -> None:
             if story := check(good, work, value):
                 raise Escape(story)
+            checked.append(value)
 
         (one if number is None else seed(number)(one))()
+    return len(checked)

@@ -127,11 +127,7 @@ def encode_text(
         previous = store.previous()
         outcome = encode_contents(store, job, previous)
         if not outcome.vectors:
-            raise NothingEncodedError(
-                f"{item_file(folder, dataset)}: none of {len(contents)} text(s) gives a vector "
-                f"({next(iter(outcome.notes.values()))}). Choose other columns with --fields, or "
-                "another --text_encoder."
-            )
+            raise _nothing_encoded(item_file(folder, dataset), len(contents), outcome)
         manifest = replace(
             _manifest(store, items, contents, outcome), recipe=recipe, fields=chosen,
             fields_asked=bool(fields), field_pooling=field_pooling,
@@ -140,6 +136,14 @@ def encode_text(
         publish(store, ready, outcome, manifest, previous)
     _log(store, manifest)
     return store.path
+
+
+def _nothing_encoded(file: Path, count: int, outcome: Outcome) -> NothingEncodedError:
+    """Return the error that says why no text gave a vector."""
+    return NothingEncodedError(
+        f"{file}: none of {count} text(s) gives a vector ({next(iter(outcome.notes.values()))}). "
+        "Choose other columns with --fields, or another --text_encoder."
+    )
 
 
 def _source(
