@@ -167,6 +167,12 @@ OURS = {
             ("LLM2BERT4Rec", "llm2"),
         )
     },
+    "MISSRec": ModelSpec(
+        "MISSRec",
+        f"{_MODEL}.peers.missrec:MISSRec",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.peers.settings:MISSRecSettings",
+    ),
     "UniSRec": ModelSpec(
         "UniSRec",
         f"{_MODEL}.peers.unisrec:UniSRec",
