@@ -22,6 +22,10 @@ SRIM = {"embedding_size": 16, "co_samples": 64}
 NFREC = {**NARROW, "n_layers": 1}
 ALTERREC = {**NARROW, "n_layers": 1}
 MDSREC = {**TRANSFORMER, "n_centers": 4, "n_neighbors": 4}
+COHHN = {
+    "embedding_size": 16, "gate_dropout_prob": 0.1, "neighbour_dropout_prob": 0.1,
+    "category_field": "class",
+}  # fmt: skip
 MISSREC = {**NARROW, "n_heads": 2, "hidden_dropout_prob": 0.1}
 UNISREC = {**TRANSFORMER, "n_experts": 2}
 BOTH = {"modalities": ["text", "image"]}
@@ -149,6 +153,14 @@ TABLE = {
     "GRU4RecF vectors": Row("GRU4RecF", {**RECURRENT, **BOTH}),
     "SASRecF vectors": Row("SASRecF", {**TRANSFORMER, **BOTH, "selected_features": []}),
     "FDSA vectors": Row("FDSA", {**TRANSFORMER, **BOTH, "score_parts": PARTS}),
+    "CoHHN": Row("CoHHN", COHHN, overfit=Overfit(learning_rate=0.02, epochs=400)),
+    "CoHHN with parts": Row(
+        "CoHHN",
+        {**COHHN, "use_category": False, "score_parts": PARTS},
+        # Attention over a single category; its weight is always 1.
+        unused=("graph.price_categories.weight",),
+        overfit=Overfit(learning_rate=0.02, epochs=400),
+    ),
     "MISSRec": Row("MISSRec", MISSREC, overfit=SLOWLY),
     "MISSRec text, inductive": Row(
         "MISSRec",

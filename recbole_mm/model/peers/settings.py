@@ -8,6 +8,7 @@ from typing import Literal
 
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
+from recbole_mm.model.mmsbr.settings import Use
 from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option
 
 # Taken where modalities are not named, as far as there are vectors.
@@ -84,6 +85,49 @@ class LLM2BERT4RecSettings(StockTransformerSettings):
     transform: Literal["mask_itemseq"] = option(
         "mask_itemseq", "RecBole's preparation of a batch: items of the history are masked."
     )
+
+
+@dataclass(frozen=True)
+class CoHHNSettings(TrainedSettings):
+    """Settings of `CoHHN`."""
+
+    # ---- What is read of the items ----
+    use_price: Use = fixed(True)
+    use_category: Use = option(
+        "auto",
+        "Categories of the .item file: if they are there, must be there, or not at all; without "
+        "them all items are of one.",
+    )
+    price_field: str | None = option(None, "Item column of the price; ~ takes price.")
+    category_field: str | None = option(
+        None,
+        "Item column of the category; ~ takes category or categories. Of several entries the last "
+        "counts.",
+    )
+    price_levels: int = option(
+        50,
+        "Steps between the lowest and the highest price of a category; there is one more level.",
+        min=1,
+    )
+    # ---- Graph ----
+    embedding_size: int = option(64, "Width of all vectors; n_heads divides it.", min=1)
+    n_layers: int = option(2, "Layers of the graph.", min=1, max=1000)
+    gate_dropout_prob: float = option(
+        0.5, "Share of values dropped behind the gates of the graph.", min=0, below=1
+    )
+    neighbour_dropout_prob: float = option(
+        0.7, "Share of values dropped of what prices and categories hear.", min=0, below=1
+    )
+    # ---- Sessions ----
+    n_heads: int = option(4, "Heads of the attention over prices.", min=1)
+    attn_dropout_prob: float = option(0.2, "Share of its weights dropped.", min=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.embedding_size % self.n_heads:
+            raise ConfigError(
+                f"n_heads={self.n_heads} does not divide embedding_size={self.embedding_size}; "
+                "choose a divisor, for example --n_heads=2"
+            )
 
 
 @dataclass(frozen=True)
