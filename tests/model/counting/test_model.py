@@ -65,18 +65,16 @@ def test_partners_of_new_items_one_cosine_after_the_other(known, count):
     random = np.random.default_rng(known)
     table = random.standard_normal((known + 6, 3)).astype(np.float32)
     table /= np.linalg.norm(table, axis=1, keepdims=True)
+    table[1] = 0  # an item without content is left out of all rows, so that some are not full
     cosine = table @ table.T
     expected = np.zeros_like(cosine)
     for item in range(len(table)):
         seen = known if item < known else len(table)
-        best = np.argsort(-cosine[item, :seen])[:count]
+        best = [*np.argsort(-cosine[item, :seen])[:count]]
+        kept = [value for value in cosine[item, best] if value != 0]
+        least = min(kept) if len(kept) >= count else (-math.inf if known <= count else 0)
         if item < known:
-            all_kept = known <= count
-            new = range(known, len(table))
-            best = [
-                *best,
-                *(j for j in new if all_kept or cosine[item, j] > cosine[item, best].min()),
-            ]
+            best += [new for new in range(known, len(table)) if cosine[item, new] > least]
         expected[item, best] = cosine[item, best]
     old = cosine_partners(table[:known], count)
     found = with_new_partners(old, table, count).toarray()

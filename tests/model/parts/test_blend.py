@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 
 from recbole_mm.model.counting.scores import z_scores
 from recbole_mm.model.parts.blend import Blend
