@@ -36,7 +36,7 @@ def _dispatch(argv: list[str]) -> int:
         parser.print_help()
         return 2
     if processes.launched():
-        if args.command != "run":
+        if args.command not in ("run", "encode"):
             raise ConfigError(f"{args.command} works in one process; start it without torchrun")
         processes.quiet()
     registry.load_plugins(getattr(args, "plugins", None) or [])

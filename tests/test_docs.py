@@ -50,6 +50,7 @@ PROGRAMS = (
     ["python", "-m", "recbole_mm"],
     ["python", "run_recbole_mm.py"],
     ["torchrun", "--nproc_per_node=2", "run_recbole_mm.py"],
+    ["torchrun", "--nproc_per_node=2", "-m", "recbole_mm"],
 )
 
 
