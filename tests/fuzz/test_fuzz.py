@@ -25,6 +25,7 @@ if not hasattr(signal, "SIGALRM"):
 # Inputs of those that read all files of a data set, restore a model, or train; else 200.
 COUNTS = {
     **dict.fromkeys(("inter", "item", "split", "value", "configuration"), 60),
+    **dict.fromkeys(("partition", "packed partition"), 40),
     **dict.fromkeys(("npy", "ids", "plan", "result", "itememb copy"), 100),
     **dict.fromkeys(("table of interactions", "table of items", "Amazon metadata"), 40),
     **dict.fromkeys(("Amazon reviews", "Amazon reviews, packed"), 40),

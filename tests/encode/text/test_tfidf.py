@@ -314,6 +314,7 @@ def test_too_few_words(tmp_path: Path, titles: dict[str, str], words: str) -> No
     [
         ({"pooling": "mean"}, "--pooling does not go with text encoder 'tfidf'"),
         ({"max_length": 20}, "--max_length does not go"),
+        ({"precision": "bfloat16"}, "--precision does not go"),
         ({"modality": "pseudo_text"}, "pseudo_text must lie in that of the real vectors"),
     ],
 )
