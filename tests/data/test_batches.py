@@ -143,6 +143,7 @@ OURS = [
     *("SRIM", "SRIM paper", "SRIM official", "NFRec", "AlterRec", "AlterRec aug"),
     *("AlterRec official", "MDSRec", "MDSRec paper", "MMSBR", "MMSBR official", "UniSRec"),
     *("UniSRec pretrain", "LLM2SASRec", "LLM2BERT4Rec", "SASRecF", "GRU4RecF", "FDSA"),
+    *("DIMO", "DIMO official"),
 ]
 NETWORKS = [
     name for name in stock.class_names("sequential") if name not in (*stock.UNSUPPORTED, *OURS)

@@ -53,6 +53,7 @@ def twin_of(recommender: Recommender, item: str) -> tuple[list[dict], dict]:
         "FDSA",
         "LLM2BERT4Rec",
         "UniSRec",
+        "DIMO",
     ],
 )
 def test_known_items_keep_their_scores_and_new_ones_get_some(model, policy, packed) -> None:
