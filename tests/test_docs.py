@@ -101,7 +101,7 @@ def execute(command: str) -> int:
     """Run one command, ours in this process, and return its exit code."""
     words = arguments(command)
     if words is None:
-        return subprocess.run(["bash", "-euo", "pipefail", "-c", command], timeout=60).returncode
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", command], timeout=600).returncode
     if words[0] in TRAINS and "--epochs=" not in command and "--table_only" not in words:
         words.append("--epochs=1")
     return cli.main(words)

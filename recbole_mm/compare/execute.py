@@ -19,7 +19,7 @@ from recbole_mm.compare.report import PAGE, write_report
 from recbole_mm.compare.results import read_rows
 from recbole_mm.compare.tuned import tuned_rows
 from recbole_mm.config import MMConfig
-from recbole_mm.data.session_dataset import inter_file
+from recbole_mm.data.loading import inter_file
 from recbole_mm.errors import MMError
 from recbole_mm.prepare import ensure_dataset
 from recbole_mm.run.prepared import ready_files

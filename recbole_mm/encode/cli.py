@@ -156,7 +156,7 @@ class _Work:
                 self.folder, self.args.dataset, self.out, fields=options.get("fields"),
                 field_pooling=options.get("field_pooling") or "join",
                 encoder=options.get("text_encoder") or "minilm", pooling=options.get("pooling"),
-                max_length=options.get("max_length"), **common,
+                max_length=options.get("max_length"), precision=options.get("precision"), **common,
             )  # fmt: skip
         return encode_image(
             self.folder, self.args.dataset, self.out, images=options.get("images"),

@@ -16,6 +16,7 @@ TEXT = {
     "sentence-transformers or transformers",
     "pooling": "mean, cls or pooler (BERT); default: as the model says; not for tfidf",
     "max_length": "tokens read of a text, at most; not for tfidf",
+    "precision": "float32 (default), or bfloat16: faster, last digits differ; not for tfidf",
 }
 IMAGE = {
     "images": "folder of pictures named by item, such as B000123.jpg, or where paths begin",

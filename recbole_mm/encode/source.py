@@ -12,6 +12,7 @@ from recbole_mm.errors import EncodeError
 from recbole_mm.files import sha256_file
 
 POOLING = ("mean", "cls", "pooler")
+FULL, HALF = PRECISIONS = ("float32", "bfloat16")
 PACKAGED = "minilm"
 # What sentence-transformers does not need of a model's repository: weights in other formats.
 _NOT_FETCHED = ["*.bin", "*.h5", "*.msgpack", "*.onnx", "*.ot", "onnx/*", "openvino/*", "*.tflite"]
@@ -22,6 +23,7 @@ class Asked(TypedDict, total=False):
 
     pooling: str
     max_length: int
+    precision: str
 
 
 class About(TypedDict, total=False):
@@ -65,7 +67,11 @@ class EncoderSource:
 
 
 def resolve_encoder(
-    name: str, pooling: str | None = None, max_length: int | None = None, download: bool = False
+    name: str,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    download: bool = False,
+    precision: str | None = None,
 ) -> EncoderSource:
     """Find an encoder on this machine, or fetch it where that is asked for.
 
@@ -78,6 +84,8 @@ def resolve_encoder(
         See `recbole_mm.encode.loading.load_model`.
     download
         Let the Hugging Face library fetch a model that is not in its cache.
+    precision
+        ``bfloat16`` multiplies matrices in half the bits; None or ``float32``: in full precision.
 
     Raises
     ------
@@ -95,11 +103,16 @@ def resolve_encoder(
         raise EncodeError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}.")
     if max_length is not None and max_length < 3:
         raise EncodeError(f"max_length is {max_length}, expected 3 tokens or more, like 200.")
+    if precision is not None and precision not in PRECISIONS:
+        raise EncodeError(f"precision is {precision!r}, expected {' or '.join(PRECISIONS)}.")
     asked: Asked = {}
     if pooling is not None:
         asked["pooling"] = pooling
     if max_length is not None:
         asked["max_length"] = max_length
+    # Full precision is no choice to be recorded: vectors made before there was one are the same.
+    if precision == HALF:
+        asked["precision"] = precision
     folder = Path(name).expanduser()
     if name == PACKAGED:
         path, revision = _packaged()

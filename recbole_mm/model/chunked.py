@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_mm.model.sampled import sampler_for
+
 # Scores held at once, 32 MiB in float32; larger chunks leave the processor's caches.
 CHUNK = 2**23
 # Fewer rows would read and write the gradient of the items more often than it takes to compute it.
@@ -35,12 +37,17 @@ def _chunks(n_rows: int, size: int) -> Iterator[slice]:
 
 
 def mean_softmax_ce(
-    query: Tensor, items: Tensor, target: Tensor, struck: Tensor | None = None
+    query: Tensor,
+    items: Tensor,
+    target: Tensor,
+    struck: Tensor | None = None,
+    padding_counts: bool = False,
 ) -> Tensor:
     """Mean softmax cross-entropy of ``query . items^T`` over all items but padding, a scalar.
 
     Equal to `recbole_mm.model.losses.softmax_ce` of columns 1 to N - 1, and more than twice as
-    fast. Numbers of less than 32 bits are computed in float32.
+    fast. Numbers of less than 32 bits are computed in float32, in mixed precision too. Inside
+    `recbole_mm.model.sampled.sampling` it is the loss over a sample of the items.
 
     Parameters
     ----------
@@ -52,8 +59,13 @@ def mean_softmax_ce(
         Right items ``(B,)``, 1 to N - 1.
     struck
         Items ``(B, T)`` that are no classes of their row, unless they are its target; 0 fills up.
+    padding_counts
+        Row 0 is a class, as in RecBole's models; a sample never holds it.
     """
-    return _MeanSoftmaxCE.apply(query, items, target, struck, torch.is_grad_enabled())  # type: ignore[no-any-return,no-untyped-call]
+    if (sampler := sampler_for(items)) is not None:
+        return sampler.loss(query, items, target, struck)
+    given = query, items, target, struck, padding_counts, torch.is_grad_enabled()
+    return _MeanSoftmaxCE.apply(*given)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _MeanSoftmaxCE(torch.autograd.Function):
@@ -61,38 +73,52 @@ class _MeanSoftmaxCE(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, items: Tensor, target: Tensor, struck: Tensor | None, graded: bool
-    ) -> Tensor:
-        wide = torch.promote_types(query.dtype, torch.float32)
-        left, right = query.to(wide), items.to(wide)
-        to_left, to_right = torch.zeros_like(left), torch.zeros_like(right)
-        loss, n_rows = left.new_zeros(()), len(left)
-        for rows in _chunks(n_rows, rows_per_chunk(len(right))):
-            at = target[rows].unsqueeze(1)
-            own = None if struck is None else struck[rows]
-            losses, chances = _softmax(left[rows] @ right.T, at, own)
-            loss += losses.sum() / n_rows
-            if graded:
-                # The derivative of a row's loss by its scores: p - 1 at the target, else p.
-                chances.scatter_add_(1, at, -torch.ones_like(losses)).div_(n_rows)
-                to_left[rows] = chances @ right
-                to_right.addmm_(chances.T, left[rows])
-        ctx.save_for_backward(to_left.to(query.dtype), to_right.to(items.dtype))
+        ctx: Any, query: Tensor, items: Tensor, target: Tensor, struck: Tensor | None,
+        padding_counts: bool, graded: bool,
+    ) -> Tensor:  # fmt: skip
+        with torch.autocast(query.device.type, enabled=False):
+            loss, *grads = _forth_and_back(query, items, target, struck, padding_counts, graded)
+        ctx.save_for_backward(*grads)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         to_query, to_items = ctx.saved_tensors
-        return to_query * grads[0], to_items * grads[0], None, None, None
+        return to_query * grads[0], to_items * grads[0], None, None, None, None
 
 
-def _softmax(scores: Tensor, at: Tensor, struck: Tensor | None) -> tuple[Tensor, Tensor]:
+def _forth_and_back(
+    query: Tensor, items: Tensor, target: Tensor, struck: Tensor | None, padding_counts: bool,
+    graded: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the mean loss and, if graded, its gradients by queries and items."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    left, right = query.to(wide), items.to(wide)
+    to_left, to_right = torch.zeros_like(left), torch.zeros_like(right)
+    loss, n_rows = left.new_zeros(()), len(left)
+    for rows in _chunks(n_rows, rows_per_chunk(len(right))):
+        at = target[rows].unsqueeze(1)
+        own = None if struck is None else struck[rows]
+        losses, chances = _softmax(left[rows] @ right.T, at, own, padding_counts)
+        loss += losses.sum() / n_rows
+        if graded:
+            # The derivative of a row's loss by its scores: p - 1 at the target, else p.
+            chances.scatter_add_(1, at, -torch.ones_like(losses)).div_(n_rows)
+            to_left[rows] = chances @ right
+            to_right.addmm_(chances.T, left[rows])
+    return loss, to_left.to(query.dtype), to_right.to(items.dtype)
+
+
+def _softmax(
+    scores: Tensor, at: Tensor, struck: Tensor | None, padding_counts: bool
+) -> tuple[Tensor, Tensor]:
     """Return losses ``(b, 1)`` and probabilities ``(b, N)``, which overwrite the scores."""
     right = scores.gather(1, at)
     if struck is not None:
         scores.scatter_(1, struck, -math.inf).scatter_(1, at, right)
-    scores[:, 0] = -math.inf
+    if not padding_counts:
+        scores[:, 0] = -math.inf
     top = scores.amax(dim=1, keepdim=True)
     total = scores.sub_(top).exp_().sum(dim=1, keepdim=True)
     return top + total.log() - right, scores.div_(total)

@@ -11,7 +11,8 @@ from recbole_mm.errors import ConfigError
 from recbole_mm.evaluation.chunks import rows_at_once
 from recbole_mm.exits import is_out_of_memory
 from recbole_mm.model.base import MMSequentialRecommender
-from recbole_mm.model.chunked import rows_per_chunk
+from recbole_mm.model.chunked import PLAIN, rows_per_chunk
+from recbole_mm.model.deferred import REACHED
 from recbole_mm.run.prepared import Prepared
 
 _FLOAT = 4  # bytes
@@ -44,7 +45,8 @@ def _needs(prepared: Prepared) -> str:
     config, items = prepared.config, prepared.dataset.item_num
     rows, most = config["train_batch_size"], config["eval_batch_size"]
     ranked = rows_at_once(items, config["device"], most) * items * _FLOAT
-    step, weights = training_scores(prepared.model, rows, items), weight_bytes(prepared.model)
+    step = training_scores(prepared.model, rows, config["sampled_softmax"] or items)
+    weights = weight_bytes(prepared.model)
     return (
         f"Estimate for {config['model']} and {items - 1:,} items: weights with gradients and "
         f"Adam's state {_gib(weights)}; scores of a training step {_gib(step)} "
@@ -56,8 +58,12 @@ def _needs(prepared: Prepared) -> str:
 
 
 def training_scores(model: AbstractRecommender, rows: int, items: int) -> int:
-    """Return the bytes that the scores of a training step take; our models hold a chunk of them."""
-    if isinstance(model, MMSequentialRecommender):
+    """Return the bytes that the scores of a training step take.
+
+    Our models hold a chunk of them, and so do many of RecBole's where they are many.
+    """
+    many = rows * items > PLAIN and type(model).__name__ in REACHED
+    if many or isinstance(model, MMSequentialRecommender):
         rows = min(rows, rows_per_chunk(items))
     return _PER_SCORE * rows * items * _FLOAT
 

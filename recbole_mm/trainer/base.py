@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from recbole.trainer import Trainer
-from recbole.utils import early_stopping, get_trainer
+from recbole.utils import ModelType, early_stopping, get_trainer
 from torch import Tensor, nn
 
 from recbole_mm import compat, processes
 from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.evaluation.hooks import HasLossNames, HasStartEpoch
 from recbole_mm.files import BEST, LAST
+from recbole_mm.model.deferred import loss_over_items
+from recbole_mm.model.sampled import ItemSampler
 from recbole_mm.times import time_left
 from recbole_mm.trainer.evaluating import EvaluationMixin
 from recbole_mm.trainer.history import EpochRecord
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
 
     from recbole_mm.spec import ModelSpec
+    from recbole_mm.trainer.split import LossOf
 
 __all__ = ["MMTrainerMixin", "trainer_class"]
 
@@ -120,6 +123,7 @@ class MMTrainerMixin(CheckpointMixin, SplitMixin, EvaluationMixin):
         self._epoch = self._batch = self._batches = 0
         self._epoch_started = self.started
         self._identity = self._identify(None)
+        self._loss: LossOf | None = None
 
     def fit(
         self,
@@ -211,11 +215,28 @@ class MMTrainerMixin(CheckpointMixin, SplitMixin, EvaluationMixin):
         # sequential model of RecBole imports it: about twice the time for a check we make anyway.
         with torch.autograd.set_detect_anomaly(False):
             total = self._train_epoch(
-                train_data, epoch, compat.loss_function(self.model), show_progress=progress
+                train_data, epoch, self._loss_of(train_data), show_progress=progress
             )
         self._check_mode()
         self.seconds["train"] += time.perf_counter() - start
         return self._loss_means(total)
+
+    def _loss_of(self, train_data: TrainDataLoader) -> LossOf:
+        """Return the loss to train with: the model's, its softmax over items in chunks or a sample.
+
+        Raises
+        ------
+        ConfigError
+            ``sampled_softmax`` asks for more items than there are.
+        """
+        if self._loss is None:
+            dataset, n = train_data.dataset, self.config["sampled_softmax"]
+            counts, alpha = dataset.train_counts, self.config["sampled_softmax_alpha"]
+            learns = getattr(self.model, "type", None) != ModelType.TRADITIONAL
+            sampler = ItemSampler(counts, n, alpha) if n and learns else None
+            loss = compat.loss_function(self.model) or self.model.calculate_loss
+            self._loss = loss_over_items(self.model, loss, dataset.item_num, sampler)
+        return self._loss
 
     def _loss_means(self, total: float | tuple[float, ...] | None) -> dict[str, float]:
         """Turn RecBole's sums over the batches of an epoch into means, by name of the part."""

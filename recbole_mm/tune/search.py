@@ -16,7 +16,7 @@ from pathlib import Path
 from recbole_mm import key_table
 from recbole_mm.compare.plan import RowSpec, as_argument, file_name, parse_row
 from recbole_mm.config import NOT_HASHED, MMConfig
-from recbole_mm.data.session_dataset import inter_file
+from recbole_mm.data.loading import inter_file
 from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.exits import is_out_of_memory
 from recbole_mm.files import Plain, sha256_file

@@ -119,7 +119,7 @@ def test_asking_a_comparison_to_end_interrupts_its_runs(data, tmp_path):
     while not list(tmp_path.glob("runs/*/last.safetensors")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
     log = next(tmp_path.glob("logs/*.log")).read_text(encoding="utf-8")
     assert "--resume=" in log
@@ -175,7 +175,7 @@ def test_runs_end_with_a_comparison_that_is_killed_and_the_next_goes_on(data, tm
     )  # fmt: skip
     orphans: list[psutil.Process] = []
     try:
-        patience = time.monotonic() + 240
+        patience = time.monotonic() + 600
         while not list(tmp_path.glob("runs/*/last.safetensors")):
             assert process.poll() is None and time.monotonic() < patience
             time.sleep(0.1)
@@ -183,7 +183,7 @@ def test_runs_end_with_a_comparison_that_is_killed_and_the_next_goes_on(data, tm
         assert orphans
         process.kill()
         process.wait()
-        assert not psutil.wait_procs(orphans, timeout=60)[1]
+        assert not psutil.wait_procs(orphans, timeout=600)[1]
     finally:
         for one in [one for one in orphans if one.is_running()]:
             one.kill()

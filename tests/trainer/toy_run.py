@@ -20,8 +20,14 @@ SMALL = {
         "selected_features": ["colour"],
     },
     "BERT4Rec": {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "mask_ratio": 0.4},
-    # Batches by length: their order is drawn from the loader's generator, too.
-    "GRU4Rec": {"embedding_size": 8, "hidden_size": 8, "dropout_prob": 0.3, "length_buckets": 3},
+    # Batches by length: their order is drawn from the loader's generator, too. And a sample.
+    "GRU4Rec": {
+        "embedding_size": 8,
+        "hidden_size": 8,
+        "dropout_prob": 0.3,
+        "length_buckets": 3,
+        "sampled_softmax": 6,
+    },
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from recbole_mm.encode.engine import CUT
 from recbole_mm.encode.loading import load_model
-from recbole_mm.encode.source import About, EncoderSource
+from recbole_mm.encode.source import HALF, About, EncoderSource
 from recbole_mm.errors import EncodeError
 
 
@@ -59,9 +60,14 @@ class TextEncoder:
         EncodeError
             If a vector is not finite.
         """
-        vectors = self._model.encode(
-            list(texts), batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True
-        )
+        half = self.source.asked.get("precision") == HALF
+        with torch.autocast(self._model.device.type, dtype=torch.bfloat16, enabled=half):
+            vectors = self._model.encode(
+                list(texts),
+                batch_size=self.batch_size,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
         vectors = np.asarray(vectors, dtype=np.float32)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():

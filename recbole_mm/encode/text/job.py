@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from recbole_mm.encode.engine import CUT, Content, Job, Outcome, encode_contents, publish
 from recbole_mm.encode.manifest import (
@@ -43,6 +44,7 @@ def encode_text(
     encoder: str = "minilm",
     pooling: str | None = None,
     max_length: int | None = None,
+    precision: str | None = None,
     batch_size: int = BATCH_SIZE,
     chunk_size: int = CHUNK_SIZE,
     item_field: str = "item_id",
@@ -78,8 +80,9 @@ def encode_text(
     pooling
         ``mean``, ``cls`` or ``pooler``; None: as the model says, else ``mean``.
     max_length
-        Tokens read of a text, at most; None: as many as the model can. Neither of these two goes
-        with ``tfidf``.
+        Tokens read of a text, at most; None: as many as the model can.
+    precision
+        ``bfloat16`` or ``float32``, which None is, too. None of these three goes with ``tfidf``.
     batch_size
         Texts per forward pass.
     chunk_size
@@ -110,7 +113,8 @@ def encode_text(
     if field_pooling not in FIELD_POOLING:
         raise EncodeError(f"field_pooling is {field_pooling!r}, expected join or mean.")
     store = Store(folder if out is None else out, dataset, modality)
-    source = _source(encoder, pooling, max_length, download, modality)
+    asked = {"pooling": pooling, "max_length": max_length, "precision": precision}
+    source = _source(encoder, asked, download, modality)
     chosen = list(fields) if fields else default_fields(folder, dataset)
     items = item_texts(folder, dataset, chosen, item_field, (store.path.parent, folder))
     if not items.texts:
@@ -147,12 +151,12 @@ def _nothing_encoded(file: Path, count: int, outcome: Outcome) -> NothingEncoded
 
 
 def _source(
-    encoder: str, pooling: str | None, max_length: int | None, download: bool, modality: str
+    encoder: str, asked: Mapping[str, Any], download: bool, modality: str
 ) -> EncoderSource | None:
     """Return the encoder's model; None for ``tfidf``, which has none."""
     if encoder != TFIDF:
-        return resolve_encoder(encoder, pooling, max_length, download)
-    for name, value in (("pooling", pooling), ("max_length", max_length)):
+        return resolve_encoder(encoder, download=download, **asked)
+    for name, value in asked.items():
         if value is not None:
             raise EncodeError(
                 f"--{name} does not go with text encoder {TFIDF!r}, which counts all words of a "

@@ -83,6 +83,12 @@ class SRIMSettings(TrainedSettings):
         "infonce", "Alignment loss: contrast in the batch, or eq. 9-11."
     )
     align_temperature: float = option(0.1, "Temperature of align: infonce.", above=0)
+    align_rows: int = option(
+        0,
+        "Rows at most that align: infonce compares with one another; larger batches fall into "
+        "parts of about equal size. 0 compares all rows of a batch.",
+        min=0,
+    )
     co: Literal["infonce", "ratio"] = option(
         "infonce", "Form of the co-occurrence loss; ratio (eq. 17) is ill-posed."
     )
@@ -151,4 +157,5 @@ class OfficialSRIMSettings(SRIMSettings):
     feature_pca: int = fixed(0)
     align: Literal["paper"] = fixed("paper")
     align_temperature: float = fixed(1.0)
+    align_rows: int = fixed(0)
     co_samples: int = fixed(0)

@@ -6,6 +6,7 @@ Each maps a training step to one value per row or item; the equations are in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ class ContrastAlignment(nn.Module):
     def __init__(self, settings: SRIMSettings) -> None:
         super().__init__()
         size = settings.embedding_size
-        self.temperature = settings.align_temperature
+        self.temperature, self.rows = settings.align_temperature, settings.align_rows
         self.maps = nn.ModuleDict(
             {branch: nn.Linear(size, size, bias=False) for branch in ("id", "content")}
         )
@@ -72,7 +73,15 @@ class ContrastAlignment(nn.Module):
             batch_rows(maps(step.encoded[branch].after)) for branch, maps in self.maps.items()
         )
         target = batch_rows(step.target)
-        return own_rows(losses.align_infonce(left, right, target, self.temperature))
+        parts = math.ceil(len(target) / self.rows) if self.rows else 1
+        if parts == 1:
+            return own_rows(losses.align_infonce(left, right, target, self.temperature))
+        # Every parts-th row, because batches by length may come sorted.
+        found = torch.empty_like(left[:, 0])
+        for part in (slice(first, None, parts) for first in range(parts)):
+            given = left[part], right[part], target[part]
+            found[part] = losses.align_infonce(*given, self.temperature)
+        return own_rows(found)
 
 
 class PaperAlignment(nn.Module):

@@ -102,7 +102,11 @@ def test_an_untrained_pooler_is_refused(bert: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"pooling": "max"}, "mean, cls, pooler"), ({"max_length": 2}, "3 tokens or more")],
+    [
+        ({"pooling": "max"}, "mean, cls, pooler"),
+        ({"max_length": 2}, "3 tokens or more"),
+        ({"precision": "float16"}, "precision is 'float16', expected float32 or bfloat16"),
+    ],
 )
 def test_wrong_options(bert: Path, options: dict, words: str) -> None:
     with pytest.raises(EncodeError, match=words):
@@ -182,6 +186,29 @@ def test_another_pooling_makes_all_anew_and_a_run_keeps_it(shop: Path, bert: Pat
     encode_text(shop, "d", encoder=str(bert))
     with pytest.raises(FeatureError, match="the run asks for minilm"):
         check_fresh(FeatureFiles("d", [shop]), "text", shop, encoder="minilm")
+
+
+def test_bfloat16_is_near_and_recorded_and_float32_is_no_other_choice(
+    shop: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode_text(shop, "d", encoder=str(bert))
+    full = read_itememb(path, "text").vectors
+    with monkeypatch.context() as none:
+        none.delattr(TextEncoder, "encode")
+        encode_text(shop, "d", encoder=str(bert), precision="float32")
+    encode_text(shop, "d", encoder=str(bert), precision="bfloat16")
+    manifest = load_manifest(manifest_path(path))
+    assert manifest.counts["texts_encoded"] == 4
+    assert manifest.encoder["asked"] == {"precision": "bfloat16"}
+    half = read_itememb(path, "text").vectors
+    assert half.dtype == np.float32
+    apart = np.abs(half - full).max() / np.abs(full).max()
+    assert 1e-5 < apart < 0.03
+    # A run keeps what was asked for, and names it where texts have changed.
+    check_fresh(FeatureFiles("d", [shop]), "text", shop, encoder="minilm")
+    (shop / "d.item").write_text(ITEMS.replace("blue", "a b"), encoding="utf-8")
+    with pytest.raises(FeatureError, match="--precision=bfloat16"):
+        check_fresh(FeatureFiles("d", [shop]), "text", shop, encoder=str(bert))
 
 
 def test_unknown_field_pooling(shop: Path, bert: Path) -> None:

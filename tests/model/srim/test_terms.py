@@ -36,6 +36,25 @@ def test_alignment_contrasts_the_branches_after_attention(build, dataset, encode
     torch.testing.assert_close(parts(model, rows)["align"], expected)
 
 
+def test_alignment_of_bounded_parts(build, dataset, encoded, parts):
+    rows = dataset.inter_feat
+    bounded = build(align_rows=len(rows) // 2, w_align=1.0)  # an odd row makes a third part
+    n = -(-len(rows) // (len(rows) // 2))
+    _, sessions = encoded(bounded, rows)
+    maps = bounded.terms["align"].maps
+    left, right = (maps[b](sessions[b].after) for b in ("id", "content"))
+    each = [
+        losses.align_infonce(left[one::n], right[one::n], rows["item_id"][one::n], 0.1)
+        for one in range(n)
+    ]
+    found = parts(bounded, rows)["align"]
+    torch.testing.assert_close(found, torch.cat(each).mean())
+    assert max(map(len, each)) <= bounded.settings.align_rows
+    whole = parts(build(align_rows=len(rows), w_align=1.0), rows)["align"]
+    torch.testing.assert_close(whole, parts(build(w_align=1.0), rows)["align"])
+    assert abs(float(whole.detach() - found.detach())) > 1e-3
+
+
 def test_the_papers_alignment_compares_the_stated_pairs(build, dataset, encoded, parts):
     model = build(align="paper", w_align=1.0)
     rows = dataset.inter_feat
