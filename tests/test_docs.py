@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from recbole_mm import cli, options
-from recbole_mm.compare.plan import parse_row
 from recbole_mm.config import MMConfig
+from recbole_mm.rows import parse_row
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
@@ -50,6 +50,7 @@ PROGRAMS = (
     ["python", "-m", "recbole_mm"],
     ["python", "run_recbole_mm.py"],
     ["torchrun", "--nproc_per_node=2", "run_recbole_mm.py"],
+    ["torchrun", "--nproc_per_node=2", "-m", "recbole_mm"],
 )
 
 

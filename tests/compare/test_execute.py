@@ -17,26 +17,18 @@ from filelock import FileLock
 import recbole_mm
 from recbole_mm.compare import write_report
 from recbole_mm.compare.execute import compare_command
-from recbole_mm.compare.plan import as_argument
 from recbole_mm.compare.results import read_rows
 from recbole_mm.errors import DataError
+from recbole_mm.rows import as_argument
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 ROOT = Path(recbole_mm.__file__).parents[1]
 SMALL = {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "show_progress": False}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    lines = ["session_id:token\titem_id:token\ttimestamp:float"]
-    for session in range(90):
-        for step in range(2 + session % 4):
-            seconds = 1_600_000_000 + 1000 * session + 60 * step
-            lines.append(f"s{session}\ti{(session + step * (1 + session % 3)) % 25}\t{seconds}")
-    (folder / "toy").mkdir()
-    (folder / "toy" / "toy.inter").write_text("\n".join(lines) + "\n")
-    return folder
+@pytest.fixture
+def data(ninety_sessions):
+    return ninety_sessions
 
 
 def arguments(data, output, **changes):

@@ -16,8 +16,8 @@ import yaml
 
 import recbole_mm
 from recbole_mm import cli
-from recbole_mm.compare.plan import as_argument
 from recbole_mm.errors import ConfigError, DataError, TrainingError
+from recbole_mm.rows import as_argument
 from recbole_mm.run.execute import run
 from recbole_mm.tune import search
 from recbole_mm.tune.search import tune

@@ -18,7 +18,6 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_mm.model.base import MMSequentialRecommender
-from recbole_mm.model.chunked import mean_softmax_ce
 from recbole_mm.model.layers import gather_rows, length, unit
 from recbole_mm.model.peers.adaptor import Adaptor
 from recbole_mm.model.peers.descriptions import described
@@ -112,11 +111,7 @@ class UniSRec(MMSequentialRecommender):
 
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
         """Return the mean cross-entropy over all items."""
-        with self.full_precision():
-            query, candidates = self._match(interaction)
-            masked = self.settings.train_own_items == "mask"
-            struck = self.inputs(interaction)[0] if masked else None
-            return mean_softmax_ce(query, candidates, interaction[self.ITEM_ID], struck)
+        return self.softmax_loss(interaction, self.settings.train_own_items)
 
     @torch.no_grad()
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:
