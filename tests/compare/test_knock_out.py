@@ -59,6 +59,7 @@ def test_each_modality_of_a_row_is_left_out_shuffled_and_random():
         ("MMSBR", "MMSBR, without price", {"use_price": "false"}),
         ("Counting", "Counting, without text", {"beta": "0.0"}),
         ("x=FDSA:modalities=[text]", "x, without text", {"modalities": "[]"}),
+        ("DIMO", "DIMO, without text", {"branches": "id"}),
         ("MISSRec", "MISSRec, without image", {"modalities": '["text"]'}),
         ("x=UniSRec:modalities=[text,image]", "x, without image", {"modalities": '["text"]'}),
     ],
