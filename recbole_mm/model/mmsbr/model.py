@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from recbole.config import Config
@@ -330,7 +330,8 @@ class MMSBR(MMSequentialRecommender):
         items = self.match.items(tables["candidates"])
         if self.price is None:
             return asked, items
-        left, right = self.price.score.as_product(query[:, self.size :], tables["price"])
+        price = cast(PriceScore, self.price.score)
+        left, right = price.as_product(query[:, self.size :], tables["price"])
         return torch.cat([asked, left], dim=1), torch.cat([items, right], dim=1)
 
     def _row_losses(
