@@ -84,36 +84,11 @@ def ours(model: str, **places: str) -> dict[str, Any]:
 
 
 def stock(anomaly: bool, folder: str, data: str, dataset: str) -> dict[str, Any]:
-    """Time an epoch of SASRec by RecBole's own data set, loader and trainer.
-
-    RecBole 1.2.1 turns torch's anomaly detection on for every model as soon as its sequential
-    models are imported; ``anomaly=False`` turns it off again.
-    """
-    sys.argv = sys.argv[:1]  # RecBole's Config reads the command line
-    import torch
-    from recbole.config import Config
-    from recbole.data import data_preparation
-    from recbole.data.dataset import SequentialDataset
-    from recbole.model.sequential_recommender import SASRec
+    """Time an epoch of SASRec by RecBole's own data set, loader and trainer."""
+    config, build = common.stock_sasrec(data, dataset, folder, anomaly, **SHARED)
     from recbole.trainer import Trainer
-    from recbole.utils import init_seed
 
-    from recbole_mm import compat
-
-    compat.restore_numpy_names()
-    torch.autograd.set_detect_anomaly(anomaly)
-    columns = {"USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id"}
-    settings = {
-        **SHARED, **columns, "TIME_FIELD": "timestamp", "data_path": data, "use_gpu": False,
-        "load_col": {"inter": ["session_id", "item_id", "timestamp"]}, "benchmark_filename": None,
-        "train_neg_sample_args": None, "checkpoint_dir": f"{folder}/saved",
-        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
-        "user_inter_num_interval": None, "item_inter_num_interval": None,
-    }  # fmt: skip
-    config = Config(model="SASRec", dataset=dataset, config_dict=settings)
-    init_seed(config["seed"], config["reproducibility"])
-    train = data_preparation(config, SequentialDataset(config))[0]
-    model = SASRec(config, train.dataset).to(config["device"])
+    train, model = build()
     if not anomaly:
         assert rows(train.dataset) == rows(_our_rows(folder, data, dataset)), "other rows"
     return {"rows": len(train.dataset), "random": epoch(train, Trainer(config, model))}

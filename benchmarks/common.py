@@ -152,6 +152,58 @@ def prepare(folder: Path, model: str, dataset: str, **overrides: Any) -> Any:
     return prepared
 
 
+def stock_sasrec(
+    data: str, dataset: str, folder: str, anomaly: bool, **keys: Any
+) -> tuple[Any, Callable[[], tuple[Any, Any]]]:
+    """Set RecBole's own SASRec up on leave-one-out rows, as ``recbole.quick_start`` does.
+
+    RecBole 1.2.1 turns torch's anomaly detection on for every model as soon as its sequential
+    models are imported (in ``sine.py``); ``anomaly=False`` turns it off again.
+
+    Parameters
+    ----------
+    data
+        Folder of the data sets.
+    folder
+        Gets ``saved/``.
+    keys
+        Settings beside these.
+
+    Returns
+    -------
+    tuple
+        The configuration, and what builds the loader of the training rows and the model.
+    """
+    sys.argv = sys.argv[:1]  # RecBole's Config reads the command line
+    import torch
+    from recbole.config import Config
+    from recbole.data import data_preparation
+    from recbole.data.dataset import SequentialDataset
+    from recbole.model.sequential_recommender import SASRec
+    from recbole.utils import init_seed
+
+    from recbole_mm import compat
+
+    compat.restore_numpy_names()
+    torch.autograd.set_detect_anomaly(anomaly)
+    columns = {"USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id"}
+    settings = {
+        **keys, **columns, "TIME_FIELD": "timestamp", "data_path": data, "use_gpu": False,
+        "load_col": {"inter": ["session_id", "item_id", "timestamp"]}, "benchmark_filename": None,
+        "train_neg_sample_args": None, "checkpoint_dir": f"{folder}/saved",
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
+        "user_inter_num_interval": None, "item_inter_num_interval": None,
+    }  # fmt: skip
+    config = Config(model="SASRec", dataset=dataset, config_dict=settings)
+    init_seed(config["seed"], config["reproducibility"])
+
+    def build() -> tuple[Any, Any]:
+        train = data_preparation(config, SequentialDataset(config))[0]
+        return train, SASRec(config, train.dataset).to(config["device"])
+
+    return config, build
+
+
 def gemm_rate(size: int = 1500) -> float:
     """Return the FLOP/s that a matrix product of this process reaches."""
     import torch

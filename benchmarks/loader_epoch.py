@@ -5,7 +5,6 @@ About 100,000 interactions, leave-one-out, every prefix a row, SASRec with RecBo
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,40 +38,14 @@ def ours(folder: str, model: str) -> dict[str, Any]:
 
 
 def stock(folder: str, anomaly: bool) -> dict[str, Any]:
-    """Time RecBole's own data set, loader and trainer, as ``recbole.quick_start`` uses them.
-
-    RecBole 1.2.1 turns torch's anomaly detection on for every model as soon as its sequential
-    models are imported (in ``sine.py``); ``anomaly=False`` turns it off again.
-    """
-    sys.argv = sys.argv[:1]  # RecBole's Config reads the command line
-    import torch
-    from recbole.config import Config
-    from recbole.data import data_preparation
-    from recbole.data.dataset import SequentialDataset
-    from recbole.model.sequential_recommender import SASRec
+    """Time RecBole's own data set, loader and trainer, as ``recbole.quick_start`` uses them."""
+    config, build = common.stock_sasrec(folder, NAME, folder, anomaly, **SHARED)
     from recbole.trainer import Trainer
-    from recbole.utils import init_seed
 
-    torch.autograd.set_detect_anomaly(anomaly)
-    columns = {"USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id"}
-    settings = {
-        **SHARED, **columns, "TIME_FIELD": "timestamp", "data_path": folder, "use_gpu": False,
-        "load_col": {"inter": ["session_id", "item_id", "timestamp"]}, "benchmark_filename": None,
-        "train_neg_sample_args": None, "checkpoint_dir": f"{folder}/saved",
-        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
-        "user_inter_num_interval": None, "item_inter_num_interval": None,
-    }  # fmt: skip
-    config = Config(model="SASRec", dataset=NAME, config_dict=settings)
-    init_seed(config["seed"], config["reproducibility"])
-    made: list[Any] = []
-
-    def build() -> None:
-        dataset = SequentialDataset(config)
-        made.append(data_preparation(config, dataset)[0])
-        made.append(SASRec(config, made[0].dataset).to(config["device"]))
-
-    time = common.seconds(build)
-    return _epoch(made[0], Trainer(config, made[1]), time)
+    made: list[tuple[Any, Any]] = []
+    time = common.seconds(lambda: made.append(build()))
+    train, model = made[0]
+    return _epoch(train, Trainer(config, model), time)
 
 
 def _epoch(train: Any, trainer: Any, build: float) -> dict[str, Any]:

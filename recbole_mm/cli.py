@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbole_mm import early, exits, options, processes, registry, spec, yaml_files
+from recbole_mm import early, exits, options, processes, protocol, registry, rows, spec, yaml_files
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.version import __version__
@@ -36,7 +36,7 @@ def _dispatch(argv: list[str]) -> int:
         parser.print_help()
         return 2
     if processes.launched():
-        if args.command != "run":
+        if args.command not in ("run", "encode"):
             raise ConfigError(f"{args.command} works in one process; start it without torchrun")
         processes.quiet()
     registry.load_plugins(getattr(args, "plugins", None) or [])
@@ -191,10 +191,13 @@ def _compare(commands: Commands) -> None:
 
 def _on_compare(args: argparse.Namespace, overrides: Overrides) -> int:
     """Delegate to :mod:`recbole_mm.compare.execute`."""
-    from recbole_mm.compare.execute import compare_command
-
     if not (args.table_only and args.output):
         args.dataset = _from_files(args, "dataset")
+    if not args.table_only:
+        asked = rows.parse_rows(args.models)
+        early.check_rows(asked, args.dataset, args.config_files, overrides)
+    from recbole_mm.compare.execute import compare_command
+
     return compare_command(args, overrides)
 
 
@@ -212,6 +215,11 @@ def _on_tuning(args: argparse.Namespace, overrides: Overrides) -> int:
 
     if hasattr(args, "dataset"):
         args.dataset = _from_files(args, "dataset")
+    asked = [rows.parse_row(text) for text in getattr(args, "models", ())]
+    if getattr(args, "model", None) and not args.table_only:
+        asked = [rows.RowSpec(args.model, args.model, ())]
+    if asked:
+        early.check_rows(asked, args.dataset, args.config_files, overrides)
     return int(spec.import_object(COMMANDS[args.command].handler)(args, overrides))
 
 
@@ -224,12 +232,14 @@ def _blend(commands: Commands) -> None:
 
 def _on_blend(args: argparse.Namespace, overrides: Overrides) -> int:
     """Run the model Blend under the protocol of the runs, and print the result."""
-    from recbole_mm.run import format_result, run
-    from recbole_mm.run.members import BLEND, shared_protocol
-
     folders: list[Plain] = [*args.runs]
-    keys: dict[str, Plain] = {**shared_protocol(args.runs), "runs": folders, **overrides}
-    print(format_result(run(BLEND, str(keys.pop("dataset")), (), keys)))
+    shared = protocol.shared_protocol(args.runs)
+    keys: dict[str, Plain] = {**shared, "runs": folders, **overrides}
+    dataset = str(keys.pop("dataset"))
+    early.check_keys(protocol.BLEND, dataset, (), overrides)
+    from recbole_mm.run import format_result, run
+
+    print(format_result(run(protocol.BLEND, dataset, (), keys)))
     return 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recbole_mm import compat, registry, stock, yaml_files
 from recbole_mm.compat import Problem
+from recbole_mm.data.partitions import datasets_in
 from recbole_mm.version import __version__
 
 _NEEDED = ("recbole", "torch", "numpy", "pandas", "scipy", "scikit-learn", "safetensors", "pyyaml")
@@ -145,7 +146,7 @@ def _folders(problems: list[Problem]) -> Iterator[str]:
     """List the properties folder and the data sets."""
     yield f"properties: {yaml_files.path()}"
     data = yaml_files.default_data_path()
-    names = sorted(file.parent.name for file in data.glob("*/*.inter") if _is_dataset(file))
+    names = datasets_in(data)
     yield f"data: {data.absolute()}: {', '.join(names) or 'no data set'}"
     if not names:
         what = f"no data set in {data.absolute()}"
@@ -153,11 +154,6 @@ def _folders(problems: list[Problem]) -> Iterator[str]:
     if not os.access(data if data.is_dir() else Path.cwd(), os.W_OK):
         what = f"{data.absolute()} cannot be written; features go to ./feature_cache"
         problems.append(Problem(what, "recbole-mm run --data_path=<folder> …", fatal=False))
-
-
-def _is_dataset(file: Path) -> bool:
-    """Return whether an interaction file bears its folder's name, as RecBole wants it."""
-    return file.stem == file.parent.name
 
 
 def _models(problems: list[Problem]) -> Iterator[str]:

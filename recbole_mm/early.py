@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recbole_mm import key_table, registry, yaml_files
-from recbole_mm.files import checked_name
+from recbole_mm import key_table, registry, rows, yaml_files
+from recbole_mm.files import Plain, checked_name
 
 COMMAND_LINE = "command line"
 
@@ -36,6 +36,26 @@ def check_keys(
     preset = str(given["preset"][0] if "preset" in given else _preset_of(dataset))
     registry.defaults_file(spec, preset)
     key_table.checked(given, key_table.known_keys(spec, preset), spec.name, preset)
+
+
+def check_rows(
+    asked: Sequence[rows.RowSpec],
+    dataset: str,
+    config_files: Sequence[str | Path],
+    overrides: Mapping[str, object],
+) -> None:
+    """Check the keys of the rows of a comparison or a search.
+
+    Raises
+    ------
+    ConfigError
+        See `check_keys`; names the row.
+    """
+
+    def configure(row: rows.RowSpec, keys: Mapping[str, Plain]) -> None:
+        check_keys(row.model, dataset, config_files, keys)
+
+    rows.check_rows(asked, overrides, configure)
 
 
 def _preset_of(dataset: str) -> object:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # One process may work for hours while the others wait. A process that has ended is noticed at once.
 _LONGEST = timedelta(days=7)
+# What to do when a process of a run has ended.
+_RESUME = (
+    "If an epoch was complete, --resume=<run folder> goes on after the last one, with any number "
+    "of processes."
+)
 # Seconds that a process waits with its message until the launcher ends it; see `may_speak`.
 _PATIENCE = 20.0
 
@@ -87,13 +92,16 @@ def group() -> Group:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def joined(device: torch.device | None, remedy: str = _RESUME) -> Iterator[None]:
     """Let the processes that were launched compute together.
 
     Parameters
     ----------
     device
-        What this process computes on; GPUs talk by nccl, CPUs by gloo.
+        What this process computes on; GPUs talk by nccl, CPUs by gloo. None where they merely wait
+        for each other.
+    remedy
+        What the user can do when another process has ended.
 
     Raises
     ------
@@ -114,21 +122,25 @@ def joined(device: torch.device) -> Iterator[None]:
         if not is_lost(error):
             raise
         raise ProcessError(
-            "another process of this run has ended, and so all do. If an epoch was complete, "
-            "--resume=<run folder> goes on after the last one, with any number of processes."
+            f"another process of this run has ended, and so all do. {remedy}"
         ) from error
     finally:
         _group = _ALONE
 
 
-def _join(device: torch.device) -> Group:
+def _join(device: torch.device | None) -> Group:
     """Meet the other processes."""
     global _store, _meetings
+    import torch
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if device is None and torch.cuda.is_available():
+        # An encoder takes the current GPU.
+        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+    gpu = device if device is not None and device.type == "cuda" else None
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     told = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if _store is None:
         _store, *_ = next(iter(rendezvous("env://", timeout=_LONGEST)))
@@ -137,7 +149,7 @@ def _join(device: torch.device) -> Group:
     table = PrefixStore(f"recbole_mm/{_meetings}", _store)
     dist.init_process_group(
         backend, store=table, rank=told[0], world_size=told[1], timeout=_LONGEST,
-        device_id=device if device.type == "cuda" else None,
+        device_id=gpu,
     )  # fmt: skip
     return Group(*told)
 
@@ -168,11 +180,13 @@ def wait() -> None:
 
 @contextmanager
 def leader_first() -> Iterator[None]:
-    """Let one process write files that the others then find."""
-    if _group.rank > 0:
+    """Let one process write files that the others then find; each works alone meanwhile."""
+    first = _group.rank == 0
+    if not first:
         wait()
-    yield
-    if _group.rank == 0:
+    with alone():
+        yield
+    if first:
         wait()
 
 

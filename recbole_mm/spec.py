@@ -167,6 +167,18 @@ OURS = {
             ("LLM2BERT4Rec", "llm2"),
         )
     },
+    "CoHHN": ModelSpec(
+        "CoHHN",
+        f"{_MODEL}.peers.cohhn:CoHHN",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.peers.settings:CoHHNSettings",
+    ),
+    "MISSRec": ModelSpec(
+        "MISSRec",
+        f"{_MODEL}.peers.missrec:MISSRec",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.peers.settings:MISSRecSettings",
+    ),
     "UniSRec": ModelSpec(
         "UniSRec",
         f"{_MODEL}.peers.unisrec:UniSRec",

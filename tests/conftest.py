@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from types import SimpleNamespace
 from typing import IO
 
@@ -35,6 +36,20 @@ class InProcess:
 
     def poll(self) -> int:
         return self.returncode
+
+
+@pytest.fixture(scope="session")
+def ninety_sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the data set toy, small enough to train on in less than a second."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = ["session_id:token\titem_id:token\ttimestamp:float"]
+    for session in range(90):
+        for step in range(2 + session % 4):
+            seconds = 1_600_000_000 + 1000 * session + 60 * step
+            lines.append(f"s{session}\ti{(session + step * (1 + session % 3)) % 25}\t{seconds}")
+    (folder / "toy").mkdir()
+    (folder / "toy" / "toy.inter").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import torch
 import recbole_mm
 from recbole_mm import cli, options
 from recbole_mm.errors import ConfigError, DataError, TrainingError
+from recbole_mm.files import BEST, CONFIG
+from recbole_mm.protocol import PROTOCOL
 
 COMMANDS = ["run", "compare", "encode", "prepare", "audit", "export", "doctor"]
 CLONE = Path(cli.__file__).parents[1]
@@ -74,23 +77,56 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
         ("run --model=SRIM --preset=papper", "no preset 'papper'"),
         ("run --model=SRIM --config_files=bad.yaml", "bad.yaml: unknown key 'epoch'"),
         ("audit --split=time", "unknown key 'split'"),
+        (
+            "compare --models=SASRec --learning_rat=0.1",
+            "row SASRec: command line: unknown key 'learning_rat'",
+        ),
+        ("compare --models=a=SRIM:n_layer=2", "row a: command line: unknown key 'n_layer'"),
+        ("compare --models=SRIM,", "unknown model 'SRIM,'"),
+        ("tune --models=SRIM:n_layers=two", "command line: n_layers = 'two' is not"),
+        ("sweep --model=SRIM --key=n_layers --values=1 --epoch=3", "unknown key 'epoch'"),
     ],
 )
 def test_a_misspelt_key_is_refused_before_torch_is_imported(
     tmp_path: Path, arguments: str, message: str
 ) -> None:
     (tmp_path / "bad.yaml").write_text("epoch: 3\n")
+    refused_early([*arguments.split(), "--dataset=Cellphones"], tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--score_part=[lexical]", "unknown key 'score_part'"),
+        ("--epochs=two", "epochs = 'two' is not accepted"),
+        ("", "c: no config.yaml and best.safetensors there"),
+    ],
+)
+def test_a_blend_is_refused_before_torch_is_imported(
+    tmp_path: Path, more: str, message: str
+) -> None:
+    stored = {**dict.fromkeys(PROTOCOL), "dataset": "Cellphones", "model": "SASRec"}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        places = {"data_path": "atomic_data", "feature_path": None}
+        (tmp_path / name / CONFIG).write_text(json.dumps({**stored, **places}))
+        (tmp_path / name / BEST).touch()
+    refused_early(["blend", "--runs=a b" if more else "--runs=a c", more], tmp_path, message)
+
+
+def refused_early(argv: list[str], folder: Path, message: str) -> None:
+    """One line and code 2 in a process of its own, with nothing imported that takes seconds."""
     code = (
         "import sys\n"
         "from recbole_mm.cli import main\n"
-        f"code = main({[*arguments.split(), '--dataset=Cellphones']})\n"
+        f"code = main({[word for word in argv if word]})\n"
         "heavy = ('torch', 'recbole', 'pandas', 'numpy', 'scipy', 'sklearn')\n"
         "print(code, [m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True
     )
-    assert done.stdout == "2 []\n"
+    assert done.stdout == "2 []\n", done.stderr
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from recbole_mm import cli, options
-from recbole_mm.compare.plan import parse_row
 from recbole_mm.config import MMConfig
+from recbole_mm.rows import parse_row
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
@@ -50,6 +50,7 @@ PROGRAMS = (
     ["python", "-m", "recbole_mm"],
     ["python", "run_recbole_mm.py"],
     ["torchrun", "--nproc_per_node=2", "run_recbole_mm.py"],
+    ["torchrun", "--nproc_per_node=2", "-m", "recbole_mm"],
 )
 
 
@@ -101,7 +102,7 @@ def execute(command: str) -> int:
     """Run one command, ours in this process, and return its exit code."""
     words = arguments(command)
     if words is None:
-        return subprocess.run(["bash", "-euo", "pipefail", "-c", command], timeout=60).returncode
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", command], timeout=600).returncode
     if words[0] in TRAINS and "--epochs=" not in command and "--table_only" not in words:
         words.append("--epochs=1")
     return cli.main(words)

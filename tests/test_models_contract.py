@@ -22,6 +22,11 @@ SRIM = {"embedding_size": 16, "co_samples": 64}
 NFREC = {**NARROW, "n_layers": 1}
 ALTERREC = {**NARROW, "n_layers": 1}
 MDSREC = {**TRANSFORMER, "n_centers": 4, "n_neighbors": 4}
+COHHN = {
+    "embedding_size": 16, "gate_dropout_prob": 0.1, "neighbour_dropout_prob": 0.1,
+    "category_field": "class",
+}  # fmt: skip
+MISSREC = {**NARROW, "n_heads": 2, "hidden_dropout_prob": 0.1}
 UNISREC = {**TRANSFORMER, "n_experts": 2}
 BOTH = {"modalities": ["text", "image"]}
 # Each of the two branches gets half of the epochs.
@@ -148,6 +153,21 @@ TABLE = {
     "GRU4RecF vectors": Row("GRU4RecF", {**RECURRENT, **BOTH}),
     "SASRecF vectors": Row("SASRecF", {**TRANSFORMER, **BOTH, "selected_features": []}),
     "FDSA vectors": Row("FDSA", {**TRANSFORMER, **BOTH, "score_parts": PARTS}),
+    "CoHHN": Row("CoHHN", COHHN, overfit=Overfit(learning_rate=0.02, epochs=400)),
+    "CoHHN with parts": Row(
+        "CoHHN",
+        {**COHHN, "use_category": False, "score_parts": PARTS},
+        # Attention over a single category; its weight is always 1.
+        unused=("graph.price_categories.weight",),
+        overfit=Overfit(learning_rate=0.02, epochs=400),
+    ),
+    "MISSRec": Row("MISSRec", MISSREC, overfit=SLOWLY),
+    "MISSRec text, inductive": Row(
+        "MISSRec",
+        {**MISSREC, "preset": "inductive", "modalities": ["text"], "score_parts": PARTS},
+        # As for UniSRec below.
+        overfit=Overfit(learning_rate=0.01, epochs=400, hit=0.9),
+    ),
     "UniSRec": Row("UniSRec", {**UNISREC, **BOTH}, overfit=SLOWLY),
     # Items without a text share one vector: a target among them never comes first alone. And of 12
     # numbers dropout leaves too little to tell the others apart.
@@ -175,6 +195,7 @@ READ_FEATURES = (
     "AlterRec aug", "MDSRec", "MDSRec paper", "MDSRec text", "MMSBR", "MMSBR no image",
     "MMSBR no price", "MMSBR official", "ContentKNN", "Counting text",
     "GRU4RecF vectors", "SASRecF vectors", "FDSA vectors", "LLM2SASRec", "LLM2BERT4Rec",
+    "MISSRec", "MISSRec text, inductive",
     "UniSRec", "UniSRec text", "UniSRec with parts", "UniSRec pretrain",
 )  # fmt: skip
 COUNTED_WHEN_BUILT = ("SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting")
@@ -205,6 +226,7 @@ def _does_not_apply(name: str) -> set[str]:
         return counts | {"cache"} if reads else counts | {"cache", "missing_features"}
     if name in (
         "NFRec text",
+        "MISSRec text, inductive",
         "UniSRec text",
         "UniSRec pretrain",
     ):  # has no vectors of its own for items

@@ -34,7 +34,7 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     if find_spec("mkdocs") is None or find_spec("mkdocstrings") is None:
         pytest.skip("mkdocs is missing: install recbole_mm[docs]; .ci/run builds the site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     home = (tmp_path / "index.html").read_text("utf-8")
     assert 'href="own_data/"' in home and "docs/own_data.md" not in home.split("<pre")[0]

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from recbole_mm.compare.jobs import Job, run_jobs
 from recbole_mm.compare.knock_out import knocked_out
-from recbole_mm.compare.plan import RowSpec, baseline_of, make_plan, parse_rows, write_plan
+from recbole_mm.compare.plan import baseline_of, make_plan, write_plan
 from recbole_mm.compare.report import PAGE, write_report
 from recbole_mm.compare.results import read_rows
 from recbole_mm.compare.tuned import tuned_rows
 from recbole_mm.config import MMConfig
-from recbole_mm.data.session_dataset import inter_file
+from recbole_mm.data.loading import inter_file
 from recbole_mm.errors import MMError
 from recbole_mm.prepare import ensure_dataset
+from recbole_mm.rows import RowSpec, parse_rows
 from recbole_mm.run.prepared import ready_files
 from recbole_mm.yaml_files import parse_value
 
@@ -50,7 +51,7 @@ def compare(
     dataset
         Name of the data set.
     models
-        Rows, see :func:`recbole_mm.compare.plan.parse_row`.
+        Rows, see :func:`recbole_mm.rows.parse_row`.
     seeds
         Seeds of every row.
     seeds_for

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from recbole_mm.compare.plan import RowSpec, as_argument
 from recbole_mm.config import MMConfig
 from recbole_mm.data.atomic import header
 from recbole_mm.data.session_dataset import feature_files
@@ -19,6 +18,7 @@ from recbole_mm.encode import available_modalities
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.prepare import ensure_dataset
+from recbole_mm.rows import RowSpec, as_argument
 from recbole_mm.run.prepared import needed_modalities
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,4 @@
-"""What a comparison consists of: rows as they are asked for, their runs, and ``plan.json``.
-
-A row is written ``Model``, ``Model:key=value,key=value`` or ``label=Model:key=value``.
-"""
+"""What a comparison consists of: the runs of its rows, and ``plan.json``."""
 
 from __future__ import annotations
 
@@ -10,56 +7,16 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from recbole_mm import yaml_files
 from recbole_mm.compare.jobs import Job
-from recbole_mm.compare.results import PLAN, KnockOut, Plan, PlannedRow
+from recbole_mm.compare.results import PLAN, Plan, PlannedRow
+from recbole_mm.config import MMConfig
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import atomic_write, remove_unfinished, sha256_file
+from recbole_mm.rows import RowSpec, as_argument, check_rows, parse_rows
 
 BASELINE = "SASRec"
-
-
-@dataclass(frozen=True)
-class RowSpec:
-    """A row as the user wrote it: label, model, and its own keys as text.
-
-    ``tuned`` names the file of settings that were searched and stand among the keys; ``knock_out``
-    says what the row lacks, if it was made of another one.
-    """
-
-    label: str
-    model: str
-    keys: tuple[tuple[str, str], ...]
-    tuned: str = ""
-    knock_out: KnockOut | None = field(default=None, hash=False)
-
-
-def parse_row(text: str) -> RowSpec:
-    """Read ``Model``, ``Model:key=value,key=value`` or ``label=Model:key=value``.
-
-    A comma divides two keys only if ``name=`` follows, so ``SRIM:topk=[5,10],n_layers=2`` has two.
-
-    Raises
-    ------
-    ConfigError
-        Something else, or a key of the comparison itself.
-    """
-    head, colon, tail = text.partition(":")
-    label, equals, model = head.rpartition("=")
-    parts = [part.partition("=") for part in re.split(r",(?=\w+=)", tail)] if colon else []
-    if not model or (equals and not label) or not all(name and eq for name, eq, _ in parts):
-        raise ConfigError(
-            f"row {text!r} cannot be read. Expected Model, Model:key=value,key=value or "
-            "label=Model:key=value, for example SRIM:n_layers=2,learning_rate=0.001"
-        )
-    keys = tuple((name, value) for name, _, value in parts)
-    for name, _ in keys:
-        if name in ("seed", "run_folder", "dataset", "model"):
-            raise ConfigError(f"row {text!r} sets {name}, which the comparison itself decides.")
-    return RowSpec(label or text, model, keys)
 
 
 def make_plan(
@@ -82,30 +39,12 @@ def make_plan(
     """
     common = _common_arguments(dataset, config_files, plugins)
     specs = parse_rows(models)
+    check_rows(specs, overrides, lambda row, keys: MMConfig(row.model, dataset, config_files, keys))
     shared = {key: as_argument(value) for key, value in overrides.items()}
-    for spec in specs:
-        _check_row(spec, specs, dataset, config_files, shared)
     return [
         (spec, [_job(folder, spec, seed, common, shared, config_files) for seed in chosen])
         for spec, chosen in zip(specs, _seeds(specs, seeds, seeds_for), strict=True)
     ]
-
-
-def parse_rows(models: Sequence[str | RowSpec]) -> list[RowSpec]:
-    """Read all rows of a comparison; those that are read already stay as they are.
-
-    Raises
-    ------
-    ConfigError
-        There are none, or two of one name.
-    """
-    specs = [row if isinstance(row, RowSpec) else parse_row(row) for row in models]
-    labels = [spec.label for spec in specs]
-    repeated = sorted({label for label in labels if labels.count(label) > 1})
-    if repeated or not specs:
-        what = f"rows named twice: {', '.join(repeated)}" if repeated else "no rows"
-        raise ConfigError(f'{what}. Give for example --models="SASRec SRIM wide=SRIM:n_layers=2"')
-    return specs
 
 
 def _seeds(
@@ -146,60 +85,6 @@ def baseline_of(specs: Sequence[RowSpec], wanted: str | None) -> str | None:
     return wanted or (BASELINE if BASELINE in labels else None)
 
 
-def _check_row(
-    spec: RowSpec,
-    specs: Sequence[RowSpec],
-    dataset: str,
-    config_files: Sequence[str | Path],
-    shared: Mapping[str, str],
-) -> None:
-    """Find a misspelt model, key or value now rather than hours later."""
-    try:
-        _configure(spec, dataset, config_files, shared)
-    except ConfigError as error:
-        hint = _per_row_hint(spec, specs, dataset, config_files, shared)
-        raise ConfigError(f"row {spec.label}: {error}{hint}") from error
-
-
-def _per_row_hint(
-    spec: RowSpec,
-    specs: Sequence[RowSpec],
-    dataset: str,
-    config_files: Sequence[str | Path],
-    shared: Mapping[str, str],
-) -> str:
-    """Say how a key is given to single rows, if all get it, one cannot take it, and another can."""
-    for key, text in shared.items():
-        takes = [row.model for row in specs if _accepts(row, dataset, config_files, {key: text})]
-        if takes and spec.model not in takes:
-            return f' Give it to the rows that have it: --models="{takes[0]}:{key}={text} ..."'
-    return ""
-
-
-def _accepts(
-    spec: RowSpec, dataset: str, config_files: Sequence[str | Path], keys: Mapping[str, str]
-) -> bool:
-    """Tell whether a row's model takes these keys."""
-    try:
-        _configure(spec, dataset, config_files, keys)
-    except ConfigError:
-        return False
-    return True
-
-
-def _configure(
-    spec: RowSpec, dataset: str, config_files: Sequence[str | Path], shared: Mapping[str, str]
-) -> None:
-    """Read a row's keys, and those that all rows have, as its runs will; raise what is wrong."""
-    from recbole_mm.config import MMConfig
-
-    values = {
-        key: yaml_files.parse_value(text, spec.label)
-        for key, text in {**shared, **dict(spec.keys)}.items()
-    }
-    MMConfig(spec.model, dataset, config_files, values)
-
-
 def _common_arguments(
     dataset: str, config_files: Sequence[str | Path], plugins: Sequence[str]
 ) -> list[str]:
@@ -209,13 +94,6 @@ def _common_arguments(
     if plugins:
         arguments.append(f"--plugins={','.join(plugins)}")
     return arguments
-
-
-def as_argument(value: object) -> str:
-    """Return text that the command line reads back as ``value``."""
-    if isinstance(value, str) and yaml_files.parse_value(value) == value:
-        return value
-    return json.dumps(value)
 
 
 def _job(

@@ -15,6 +15,7 @@ import numpy as np
 
 from recbole_mm.errors import ConfigError, DataError
 from recbole_mm.files import fits, read_json
+from recbole_mm.rows import KnockOut
 from recbole_mm.run.floor import FLOOR
 from recbole_mm.run.record import Record, marks, read_result
 
@@ -28,14 +29,6 @@ class PlannedRun(TypedDict):
     folder: str
     log: str
     command: list[str]
-
-
-class KnockOut(TypedDict):
-    """What a row lacks: the row it was made of, the modality, and what was done to it."""
-
-    of: str
-    modality: str
-    how: str
 
 
 class _EveryRow(TypedDict):

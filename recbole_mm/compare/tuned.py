@@ -7,8 +7,9 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recbole_mm.compare.plan import RowSpec, as_argument, file_name
+from recbole_mm.compare.plan import file_name
 from recbole_mm.errors import ConfigError
+from recbole_mm.rows import RowSpec, as_argument
 from recbole_mm.yaml_files import load_yaml
 
 logger = logging.getLogger(__name__)

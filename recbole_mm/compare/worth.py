@@ -7,11 +7,12 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recbole_mm.compare.results import KnockOut, Row
+from recbole_mm.compare.results import Row
 from recbole_mm.compare.tables import main_metric, markdown_table, spread
 from recbole_mm.evaluation.ranking import gains
 from recbole_mm.evaluation.significance import Difference, holm
 from recbole_mm.page.elements import Cell, Html, section, table
+from recbole_mm.rows import KnockOut
 from recbole_mm.run.intervals import difference_of
 
 _HEAD = ("row", "modality", "how", "as it stands", "so", "worth", "95 %", "p (Holm)")

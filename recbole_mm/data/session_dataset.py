@@ -18,23 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from recbole.config import Config
-from recbole.data.dataset import SequentialDataset
 from recbole.data.dataset.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_mm.compat import AnyPandas
-from recbole_mm.data.atomic import header, read_atomic, require_columns
-from recbole_mm.data.candidates import items_with_features
 from recbole_mm.data.card import DatasetCard, load_dataset_card
 from recbole_mm.data.feature_files import FeatureFiles
 from recbole_mm.data.fits import Fits
 from recbole_mm.data.given import read_parts, split_path
 from recbole_mm.data.held_out import hold_out
 from recbole_mm.data.item_columns import ItemColumns
+from recbole_mm.data.loading import Loading
 from recbole_mm.data.sessions import (
     Rows,
     Sessions,
@@ -53,11 +49,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Epoch milliseconds of today are 1.7e12, epoch seconds 1.7e9; nothing real lies near the border.
-_MILLISECONDS = 1e11
+# Names that are Python objects at once.
+_NAMES = 1 << 16
 
 
-class SessionDataset(Fits, AnyPandas, SequentialDataset):
+class SessionDataset(Fits, Loading):
     """Sessions, split as the protocol says.
 
     Attributes
@@ -81,7 +77,6 @@ class SessionDataset(Fits, AnyPandas, SequentialDataset):
     """
 
     split: Split
-    item_feat: pd.DataFrame | None
     train_sessions: Sessions
     train_counts: np.ndarray
     held_out: np.ndarray
@@ -98,85 +93,6 @@ class SessionDataset(Fits, AnyPandas, SequentialDataset):
         super().__init__(config)
         # Copies for the three parts must not keep what was read of the feature files.
         del self._files
-
-    # Loading: RecBole's steps with a strict reader.
-
-    def _load_data(self, token: str, dataset_path: str) -> None:
-        inter = inter_file(token, Path(dataset_path))
-        require_columns(inter, header(inter), (self.uid_field, self.iid_field, self.time_field))
-        super()._load_data(token, dataset_path)
-        items = set(self.inter_feat[self.iid_field])
-        if self.config["candidates"] == "features":
-            self._only_features = items_with_features(self._files) - items
-            self.counts["items_without_interactions"] = len(self._only_features)
-        if self.item_feat is not None:
-            known = self.item_feat[self.iid_field].isin(items | self._only_features)
-            self.counts["items_only_in_item_file"] = int((~known).sum())
-            self.item_feat = self.item_feat[known].reset_index(drop=True)
-
-    def _load_feat(self, filepath: str, source: FeatureSource) -> pd.DataFrame | None:
-        load, unload = self._get_load_and_unload_col(source)
-        types = header(filepath)
-        names = [n for n in types if (not load or n in load) and not (unload and n in unload)]
-        if load == set() or not names:
-            return None
-        require_columns(Path(filepath), types, load or ())
-        frame = read_atomic(filepath, names)
-        if source == FeatureSource.INTERACTION:
-            self._check_interactions(Path(filepath), frame)
-        for name in names:
-            self._register(name, FeatureType(types[name]), source, frame)
-        if source == FeatureSource.ITEM:
-            self.counts["duplicate_item_rows"] = int(frame[self.iid_field].duplicated().sum())
-        return frame
-
-    def _register(
-        self, name: str, kind: FeatureType, source: FeatureSource, frame: pd.DataFrame
-    ) -> None:
-        """Note a column's type as RecBole does and bring its cells into RecBole's form."""
-        width = 1
-        if kind.value.endswith("seq"):
-            separator = self.config["seq_separator"]
-            cells = [
-                np.array([part for part in cell.split(separator) if part]) for cell in frame[name]
-            ]
-            frame[name] = [c.astype(float) for c in cells] if kind.value == "float_seq" else cells
-            width = max(map(len, cells))
-        elif kind == FeatureType.TOKEN:
-            frame[name] = frame[name].where(frame[name] != "", np.nan)
-        self.set_field_property(name, kind, source, width)
-        if "float" in kind.value:
-            self.field2bucketnum[name] = 2
-
-    def _check_interactions(self, path: Path, frame: pd.DataFrame) -> None:
-        """Refuse interactions without session, item or time, and times of two units."""
-        for name in (self.uid_field, self.iid_field):
-            _raise_where(frame[name] == "", path, f"{name} is empty")
-        time = frame[self.time_field]
-        _raise_where(time.isna(), path, f"{self.time_field} is empty")
-        milliseconds = time >= _MILLISECONDS
-        if milliseconds.any() and (~milliseconds & (time > 0)).any():
-            _raise_where(
-                milliseconds,
-                path,
-                f"{self.time_field} is in milliseconds, other rows are in seconds",
-            )
-
-    def _get_remap_list(
-        self, field_list: np.ndarray
-    ) -> list[tuple[pd.DataFrame, str, FeatureType]]:
-        """Put the sorted tokens first, so that ids do not depend on the order of the rows."""
-        remap_list: list[tuple[pd.DataFrame, str, FeatureType]] = super()._get_remap_list(
-            field_list
-        )
-        if not remap_list:
-            return remap_list
-        tokens, _ = self._concat_remaped_tokens(remap_list)
-        known = np.unique(tokens[~pd.isna(tokens)].astype(str))
-        if self.iid_field in field_list:
-            known = np.array(sorted(self._only_features.union(known.tolist())))
-        first = pd.DataFrame({field_list[0]: known})
-        return [(first, field_list[0], FeatureType.TOKEN), *remap_list]
 
     # Splitting.
 
@@ -353,7 +269,10 @@ class SessionDataset(Fits, AnyPandas, SequentialDataset):
         """
         digest = hashlib.sha256()
         for field in (self.iid_field, self.uid_field):
-            digest.update("\n".join(map(str, self.field2id_token[field])).encode())
+            names = self.field2id_token[field]
+            for start in range(0, len(names), _NAMES):
+                digest.update(b"\n" if start else b"")
+                digest.update("\n".join(map(str, names[start : start + _NAMES])).encode())
         train = self.train_sessions
         arrays = [train.session, train.offsets, train.items]
         for part in ("valid", "test"):
@@ -366,33 +285,7 @@ class SessionDataset(Fits, AnyPandas, SequentialDataset):
         return digest.hexdigest()
 
 
-def _raise_where(bad: pd.Series, path: Path, what: str) -> None:
-    if bad.any():
-        line = int(np.argmax(bad.to_numpy())) + 2
-        raise DataError(
-            f"{path}, line {line}: {what} ({int(bad.sum())} such line(s)). Mend or remove them."
-        )
-
-
 def feature_files(config: Config) -> FeatureFiles:
     """Return the feature files of a configuration's data set: ``feature_path``, ``data_path``."""
     folders = [config[key] for key in ("feature_path", "data_path") if config[key]]
     return FeatureFiles(config["dataset"], folders)
-
-
-def inter_file(name: str, folder: Path) -> Path:
-    """Return the interactions of the data set ``name`` in ``folder``.
-
-    Raises
-    ------
-    DataError
-        If they are not there, naming the data sets that are.
-    """
-    inter = folder / f"{name}.inter"
-    if not inter.is_file():
-        there = sorted(path.stem for path in folder.parent.glob("*/*.inter"))
-        raise DataError(
-            f"{inter}: no such file. Data sets in {folder.parent}: {', '.join(there) or 'none'}. "
-            "Name another folder with --data_path, or make the files with `recbole-mm prepare`."
-        )
-    return inter

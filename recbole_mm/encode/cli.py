@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
+from recbole_mm import processes
 from recbole_mm.encode.image.download import Limits
 from recbole_mm.encode.image.job import NoPicturesError, encode_image
 from recbole_mm.encode.image.labels import TOP
@@ -36,6 +37,9 @@ from recbole_mm.yaml_files import default_data_path, default_feature_path
 
 logger = logging.getLogger(__name__)
 
+# When another of several processes has ended.
+_START_AGAIN = "Finished chunks are kept: start again, with any number of processes."
+
 
 def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) -> int:
     """Encode texts or pictures, or import vectors, and print what was made.
@@ -59,7 +63,9 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) ->
     EncodeError, FeatureError, DataError
         With what is wrong and how to mend it.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Of several processes, the first speaks.
+    handler = logging.StreamHandler(sys.stderr) if processes.leads() else logging.NullHandler()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     if "image_urls" in overrides:
         raise EncodeError("--image_urls is called --image_col now, and takes paths, too.")
     if unknown := sorted(set(overrides) - {"feature_path", "ITEM_ID_FIELD"}):
@@ -70,18 +76,29 @@ def encode_command(args: argparse.Namespace, overrides: Mapping[str, object]) ->
     folder = Path(args.data_path or default_data_path()) / checked_name(args.dataset, "dataset")
     default = default_feature_path(folder, args.dataset)
     out = Path(args.out or str(overrides.get("feature_path") or default))
-    if args.from_npy or args.ids:
-        _report(_import(args, out))
-        return 0
-    ensure_dataset(args.dataset, folder)
     item_field = str(overrides.get("ITEM_ID_FIELD") or "item_id")
-    if args.modality == PRICE and not args.recipe:
-        _report(encode_price(folder, args.dataset, out, item_field))
-        return 0
-    job = _Work(args, folder, out, item_field)
-    for path in job.recipe() if args.recipe else [job.single()]:
-        _report(path)
+    with processes.joined(None, _START_AGAIN):
+        for path in _made(args, folder, out, item_field):
+            _report(path)
     return 0
+
+
+def _made(args: argparse.Namespace, folder: Path, out: Path, item_field: str) -> list[Path]:
+    """Make what was asked for; what takes no time, the first of several processes does."""
+    if args.from_npy or args.ids:
+        return _by_one(lambda: _import(args, out))
+    with processes.leader_first():
+        ensure_dataset(args.dataset, folder)
+    if args.modality == PRICE and not args.recipe:
+        return _by_one(lambda: encode_price(folder, args.dataset, out, item_field))
+    job = _Work(args, folder, out, item_field)
+    return job.recipe() if args.recipe else [job.single()]
+
+
+def _by_one(make: Callable[[], Path]) -> list[Path]:
+    """Let the first process make a file."""
+    with processes.leader_first():
+        return [make()] if processes.leads() else []
 
 
 class _Common(TypedDict, total=False):
@@ -124,7 +141,7 @@ class _Work:
             except _AbsentError as error:
                 if self.args.strict or not step.optional:
                     raise
-                sys.stdout.write(f"{step.modality}: left out ({error})\n")
+                _write(f"{step.modality}: left out ({error})\n")
         return paths
 
     def recipe_step(self, step: Step) -> Path:
@@ -219,6 +236,12 @@ def _report(path: Path) -> None:
     """Print what lies on disk now."""
     manifest = load_manifest(manifest_path(path))
     counts = manifest.counts if manifest else {}
-    sys.stdout.write(f"{path}\n")
+    _write(f"{path}\n")
     for name, count in counts.items():
-        sys.stdout.write(f"  {name}: {count}\n")
+        _write(f"  {name}: {count}\n")
+
+
+def _write(text: str) -> None:
+    """Print, once for all processes."""
+    if processes.leads():
+        sys.stdout.write(text)

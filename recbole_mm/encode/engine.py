@@ -7,13 +7,14 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
+from recbole_mm import processes
 from recbole_mm.data.sidecar import ItemEmb
 from recbole_mm.encode.manifest import (
     PICTURE_PACKAGES,
@@ -28,6 +29,8 @@ from recbole_mm.times import time_left
 logger = logging.getLogger(__name__)
 
 Previous = tuple[Manifest, ItemEmb] | None
+# Vectors and notes of a chunk.
+Part = tuple[np.ndarray, list[str]]
 CUT = "cut"
 _SILENCE = 20.0  # seconds
 
@@ -125,7 +128,7 @@ def encode_contents(store: Store, job: Job, previous: Previous) -> Outcome:
     """Encode what an earlier file does not hold; the store must be held for writing.
 
     A finished chunk is kept on disk, so that a killed run goes on where it stopped and ends with
-    the same bytes.
+    the same bytes. Several processes each encode each n-th chunk and read those of the others.
     """
     known = _reusable(previous, job)
     contents = {content.key: content for content in job.contents.values()}
@@ -201,22 +204,45 @@ def _encode_chunks(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Encode chunk by chunk, or take chunks over from a killed run; by hash of the unit."""
     work_key = _work_key(encoder, todo, job)
+    starts = range(0, len(todo), job.chunk_size)
+    chunks = [todo[start : start + job.chunk_size] for start in starts]
+
+    def made(number: int) -> Part:
+        part = store.load_part(number, work_key)
+        if part is None:
+            part = encoder.encode([unit for _, unit in chunks[number]])
+            store.save_part(number, work_key, *part)
+        return part
+
+    group = processes.group()
+    own = range(group.rank, len(chunks), group.world)
+    parts: dict[int, Part] = {}
+    for number in _told(own, [len(chunks[number]) for number in own], job.noun):
+        parts[number] = made(number)
+    processes.wait()
+    parts |= {number: made(number) for number in range(len(chunks)) if number not in parts}
+    # Before the first removes what the others still read.
+    processes.wait()
     vectors: dict[str, np.ndarray] = {}
     notes: dict[str, str] = {}
-    title = f"encoding {job.noun}"
-    word = _Word(title, len(todo))
-    with tqdm(total=len(todo), desc=title, unit=job.noun, disable=None, file=sys.stderr) as bar:
-        for number, start in enumerate(range(0, len(todo), job.chunk_size)):
-            chunk = todo[start : start + job.chunk_size]
-            part = store.load_part(number, work_key)
-            if part is None:
-                part = encoder.encode([unit for _, unit in chunk])
-                store.save_part(number, work_key, *part)
-            for (key, _), vector, note in zip(chunk, *part, strict=True):
-                vectors[key], notes[key] = vector, note
-            bar.update(len(chunk))
-            word.said(start + len(chunk))
+    for number, chunk in enumerate(chunks):
+        for (key, _), vector, note in zip(chunk, *parts[number], strict=True):
+            vectors[key], notes[key] = vector, note
     return vectors, notes
+
+
+def _told(numbers: Sequence[int], sizes: Sequence[int], noun: str) -> Iterator[int]:
+    """Yield the numbers of chunks, and tell how far it is; of several processes, the first does."""
+    group = processes.group()
+    title = f"encoding {noun}" + (f", share 1 of {group.world}" if group.world > 1 else "")
+    word, done = _Word(title, sum(sizes)), 0
+    silent = True if group.rank else None
+    with tqdm(total=sum(sizes), desc=title, unit=noun, disable=silent, file=sys.stderr) as bar:
+        for number, size in zip(numbers, sizes, strict=True):
+            yield number
+            done += size
+            bar.update(size)
+            word.said(done)
 
 
 def _work_key(encoder: Encoder, todo: list[tuple[str, str]], job: Job) -> str:
@@ -234,8 +260,11 @@ def publish(
 ) -> None:
     """Write the vectors of these items and their manifest.
 
-    Where nothing has changed, the vectors stay as they are and the manifest alone is written.
+    Where nothing has changed, the vectors stay as they are and the manifest alone is written. Of
+    several processes, the first writes.
     """
+    if processes.group().rank > 0:
+        return
     keys = manifest.contents
     if (
         previous

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from recbole_mm import processes
 from recbole_mm.data.checked import load_checked, save_checked
 from recbole_mm.data.itememb import itememb_path, read_itememb, write_itememb
 from recbole_mm.data.sidecar import ItemEmb
@@ -54,16 +55,25 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Hold the right to write this file; the system frees it when the process dies.
 
+        Of several processes of one run the first holds it for all, and the others leave with it.
+
         Raises
         ------
         EncodeError
             If another process holds it (it is named), or the folder cannot be written.
         """
+        if processes.group().rank > 0:
+            processes.wait()
+            yield
+            processes.wait()
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self._lock, timeout=0), self._noted():
                 self._finish_interrupted()
+                processes.wait()
                 yield
+            processes.wait()
         except Timeout as error:
             raise EncodeError(
                 f"{self.path} is being made by {self._read_holder()}. Wait until it has ended, "

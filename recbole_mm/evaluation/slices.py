@@ -12,9 +12,9 @@ from recbole_mm.evaluation.ranking import metrics_from_ranks
 if TYPE_CHECKING:
     from recbole_mm.data.session_dataset import SessionDataset
 
-# Number of history items, from and up to.
-# It is the length of the session before the target, too, as far as MAX_ITEM_LIST_LENGTH lets it in.
-HISTORY = {"1": (1, 1), "2": (2, 2), "3-5": (3, 5), "6+": (6, np.inf)}
+# Upper ends of the groups by number of history items, which is the length of the session before the
+# target, too, as far as MAX_ITEM_LIST_LENGTH lets it in.
+HISTORY = (1, 2, 5)
 # Upper ends of the groups by clicks on the target in training (AlterRec's figure 6 has the first).
 POPULARITY = (30, 60, 90)
 Slices = dict[str, dict[str, dict[str, float]]]
@@ -48,18 +48,37 @@ def popularity_groups(
         Masks ``(n,)``; for ``[30, 60]`` they are called ``0``, ``1-30``, ``31-60`` and ``>60``.
     """
     counts = np.asarray(target_counts)
-    ends = [0, *sorted(set(bounds))]
-    groups = {"0": counts == 0}
-    for below, end in zip(ends[:-1], ends[1:], strict=True):
-        name = f"{below + 1}-{end}" if end > below + 1 else str(end)
-        groups[name] = (below < counts) & (counts <= end)
-    return {**groups, f">{ends[-1]}": counts > ends[-1]}
+    last = max(bounds, default=0)
+    return {"0": counts == 0, **_between(counts, bounds), f">{last}": counts > last}
 
 
-def history_groups(lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """Divide rows by the number of items the model was given, ``lengths`` ``(n,)``."""
+def history_groups(lengths: np.ndarray, bounds: Sequence[int] = HISTORY) -> dict[str, np.ndarray]:
+    """Divide rows by the number of items the model was given.
+
+    Parameters
+    ----------
+    lengths
+        ``(n,)`` items of the history of each row, at least 1.
+    bounds
+        Upper ends of the groups, from 1, in any order.
+
+    Returns
+    -------
+    dict
+        Masks ``(n,)``; for ``[1, 5]`` they are called ``1``, ``2-5`` and ``6+``.
+    """
     lengths = np.asarray(lengths)
-    return {name: (low <= lengths) & (lengths <= high) for name, (low, high) in HISTORY.items()}
+    last = max(bounds, default=0)
+    return {**_between(lengths, bounds), f"{last + 1}+": lengths > last}
+
+
+def _between(values: np.ndarray, bounds: Sequence[int]) -> dict[str, np.ndarray]:
+    """Divide the values from 1 up to the last bound."""
+    ends = [0, *sorted(set(bounds))]
+    return {
+        str(end) if end == below + 1 else f"{below + 1}-{end}": (below < values) & (values <= end)
+        for below, end in zip(ends[:-1], ends[1:], strict=True)
+    }
 
 
 def group_metrics(
@@ -103,8 +122,11 @@ def slice_metrics(
     metrics: Iterable[str],
     part: str = "test",
     popularity: Sequence[int] = POPULARITY,
+    history: Sequence[int] = HISTORY,
 ) -> Slices:
     """Compute the metrics of every division of a part's rows.
+
+    ``popularity`` and ``history`` are the ends of the groups of these divisions.
 
     Returns
     -------
@@ -119,7 +141,7 @@ def slice_metrics(
     divisions = {
         "target": target_groups(counts),
         "popularity": popularity_groups(counts, popularity),
-        "history": history_groups(rows.length),
+        "history": history_groups(rows.length, history),
     }
     several = len(np.unique(rows.session)) < len(rows.session)
     sessions = rows.session if several else None

@@ -15,6 +15,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_mm.errors import FeatureError
+from recbole_mm.model.chunked import mean_softmax_ce
 from recbole_mm.model.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -129,6 +130,21 @@ class MMSequentialRecommender(SequentialRecommender, ABC):
         """Return query vectors ``(B, D)`` and candidates ``(n_items, D)``."""
         tables = self.current_tables()
         return self.encode(*self.inputs(interaction), tables), tables["candidates"]
+
+    def softmax_loss(self, interaction: Interaction, own_items: str) -> Tensor:
+        """Return the mean softmax cross-entropy of ``query . candidates`` over all items.
+
+        Parameters
+        ----------
+        interaction
+            Sessions and their targets.
+        own_items
+            The setting ``train_own_items``: ``"mask"`` strikes a session's own items out.
+        """
+        with self.full_precision():
+            query, candidates = self._match(interaction)
+            struck = self.inputs(interaction)[0] if own_items == "mask" else None
+            return mean_softmax_ce(query, candidates, interaction[self.ITEM_ID], struck)
 
     def drop_caches(self) -> None:
         """Forget what was computed from weights that are now others, or elsewhere.

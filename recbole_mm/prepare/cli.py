@@ -134,8 +134,9 @@ def _add_amazon_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--preset",
         metavar="NAME",
-        help="amazon: Cellphones, Grocery, Sports, Scientific, Pantry, Baby, Sports2014, Clothing, "
-        "Scientific2023, Instruments2023, Games2023, Baby2023; microlens: 50k (default), 100k, 1M",
+        help="amazon: Cellphones, Grocery, Sports, Scientific, Pantry, Instruments, Arts, Office, "
+        "Baby, Sports2014, Clothing, Scientific2023, Instruments2023, Games2023, Baby2023; "
+        "microlens: 50k (default), 100k, 1M",
     )
     add(
         "--year",

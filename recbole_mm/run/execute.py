@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from recbole_mm import processes, yaml_files
 from recbole_mm.config import MMConfig
-from recbole_mm.data.session_dataset import inter_file
+from recbole_mm.data.loading import inter_file
 from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.evaluation.new_items import ranks_among
 from recbole_mm.files import CONFIG, LAST, LOG, RESULT, atomic_write, remove_unfinished

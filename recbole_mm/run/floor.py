@@ -73,8 +73,9 @@ def floor_of(prepared: Prepared, ranks: np.ndarray) -> Floor | None:
         return None
     cuts = config["topk"]
     slices = slice_metrics(
-        found["test"], prepared.dataset, cuts, metrics, popularity=config["popularity_groups"]
-    )
+        found["test"], prepared.dataset, cuts, metrics,
+        popularity=config["popularity_groups"], history=config["history_groups"],
+    )  # fmt: skip
     if "new" in found:
         slices[DIVISION] = new_item_metrics(prepared, found["test"], found["new"])
     return {

@@ -17,7 +17,8 @@ import pandas as pd
 from recbole_mm.config import MMConfig
 from recbole_mm.data.card import DatasetCard
 from recbole_mm.data.itememb import itememb_path, write_itememb
-from recbole_mm.data.session_dataset import SessionDataset, inter_file
+from recbole_mm.data.loading import inter_file
+from recbole_mm.data.session_dataset import SessionDataset
 from recbole_mm.errors import ConfigError, FeatureError
 from recbole_mm.model.peers.unisrec import UniSRec
 from recbole_mm.prepare import ensure_dataset

@@ -161,6 +161,7 @@ def outcome_of(
             config["topk"],
             from_ranks(config["metrics"]),
             popularity=config["popularity_groups"],
+            history=config["history_groups"],
         ),
         # Epoch 0, if it is there, is the untrained model.
         "epochs_run": sum(record["epoch"] > 0 for record in trainer.history),

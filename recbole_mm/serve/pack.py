@@ -28,7 +28,7 @@ from recbole_mm.errors import CheckpointError, MMError
 from recbole_mm.exits import is_out_of_memory
 from recbole_mm.files import atomic_write, read_json, sha256_file
 from recbole_mm.model.parts.late_model import with_late_parts
-from recbole_mm.run.members import BLEND
+from recbole_mm.protocol import BLEND
 from recbole_mm.serve.card import CARD, card_page, model_card
 from recbole_mm.serve.catalogue import Catalogue
 from recbole_mm.serve.packed import PackedDataset, dataset_state

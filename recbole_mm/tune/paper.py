@@ -11,6 +11,7 @@ from pathlib import Path
 from recbole_mm import yaml_files
 from recbole_mm.compare.execute import compare
 from recbole_mm.compare.results import read_rows
+from recbole_mm.data.partitions import datasets_in
 from recbole_mm.errors import DataError
 from recbole_mm.files import Plain
 from recbole_mm.tune.paper_spec import Paper, Study, axis, paper_of, without
@@ -77,7 +78,8 @@ def paper(
 def _parted(found: Paper, datasets: Sequence[str], data_path: Plain) -> tuple[list[str], list[str]]:
     """Return the data sets that are there, and a line for each that is not."""
     root = Path(str(data_path)) if data_path else yaml_files.default_data_path()
-    there = [name for name in datasets if (root / name / f"{name}.inter").is_file()]
+    known = datasets_in(root)
+    there = [name for name in datasets if name in known]
     missing = [
         f"{name} is not in {root}: {found.datasets[name]['make']}"
         if name in found.datasets

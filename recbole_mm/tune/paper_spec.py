@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TypedDict, cast
 
 from recbole_mm import yaml_files
-from recbole_mm.compare.plan import RowSpec, as_argument, parse_row
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain, fits
+from recbole_mm.rows import RowSpec, as_argument, parse_row
 from recbole_mm.tune.sweep_report import Axis
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import yaml
 from filelock import FileLock
 
-from recbole_mm.compare.plan import RowSpec, file_name
+from recbole_mm.compare.plan import file_name
 from recbole_mm.compare.tables import markdown_table
 from recbole_mm.files import Plain, atomic_write, remove_unfinished
+from recbole_mm.rows import RowSpec
 from recbole_mm.tune.space import plain
 from recbole_mm.tune.study import BEST_EPOCH, EPOCHS, ERROR, SECONDS, TIME_UP, Budget, Study
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_mm import key_table
-from recbole_mm.compare.plan import RowSpec, as_argument, file_name, parse_row
+from recbole_mm.compare.plan import file_name
 from recbole_mm.config import NOT_HASHED, MMConfig
-from recbole_mm.data.session_dataset import inter_file
+from recbole_mm.data.loading import inter_file
 from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.exits import is_out_of_memory
 from recbole_mm.files import Plain, sha256_file
 from recbole_mm.prepare import ensure_dataset
+from recbole_mm.rows import RowSpec, as_argument, parse_row
 from recbole_mm.run.prepared import ready_files
 from recbole_mm.tune.report import CSV, Searched, best_file, write_report
 from recbole_mm.tune.space import Space, check_space, space_of
@@ -71,7 +72,7 @@ def tune(
     dataset
         Name of the data set.
     models
-        Rows, see :func:`recbole_mm.compare.plan.parse_row`. A row's own keys are not searched.
+        Rows, see :func:`recbole_mm.rows.parse_row`. A row's own keys are not searched.
     trials
         Trials of each model; one where its search space is empty.
     seconds

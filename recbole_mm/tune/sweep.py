@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recbole_mm.compare.execute import compare
-from recbole_mm.compare.plan import RowSpec, as_argument, file_name
+from recbole_mm.compare.plan import file_name
 from recbole_mm.compare.report import write_report
 from recbole_mm.compare.results import read_rows
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
+from recbole_mm.rows import RowSpec, as_argument
 from recbole_mm.tune.sweep_report import PICTURE, Axis, read_axes, write_axes, write_sweep
 from recbole_mm.yaml_files import parse_value
 

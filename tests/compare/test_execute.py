@@ -17,26 +17,18 @@ from filelock import FileLock
 import recbole_mm
 from recbole_mm.compare import write_report
 from recbole_mm.compare.execute import compare_command
-from recbole_mm.compare.plan import as_argument
 from recbole_mm.compare.results import read_rows
 from recbole_mm.errors import DataError
+from recbole_mm.rows import as_argument
 from recbole_mm.trainer.checkpoint import load_checkpoint
 
 ROOT = Path(recbole_mm.__file__).parents[1]
 SMALL = {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "show_progress": False}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    lines = ["session_id:token\titem_id:token\ttimestamp:float"]
-    for session in range(90):
-        for step in range(2 + session % 4):
-            seconds = 1_600_000_000 + 1000 * session + 60 * step
-            lines.append(f"s{session}\ti{(session + step * (1 + session % 3)) % 25}\t{seconds}")
-    (folder / "toy").mkdir()
-    (folder / "toy" / "toy.inter").write_text("\n".join(lines) + "\n")
-    return folder
+@pytest.fixture
+def data(ninety_sessions):
+    return ninety_sessions
 
 
 def arguments(data, output, **changes):
@@ -119,7 +111,7 @@ def test_asking_a_comparison_to_end_interrupts_its_runs(data, tmp_path):
     while not list(tmp_path.glob("runs/*/last.safetensors")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
     log = next(tmp_path.glob("logs/*.log")).read_text(encoding="utf-8")
     assert "--resume=" in log
@@ -175,7 +167,7 @@ def test_runs_end_with_a_comparison_that_is_killed_and_the_next_goes_on(data, tm
     )  # fmt: skip
     orphans: list[psutil.Process] = []
     try:
-        patience = time.monotonic() + 240
+        patience = time.monotonic() + 600
         while not list(tmp_path.glob("runs/*/last.safetensors")):
             assert process.poll() is None and time.monotonic() < patience
             time.sleep(0.1)
@@ -183,7 +175,7 @@ def test_runs_end_with_a_comparison_that_is_killed_and_the_next_goes_on(data, tm
         assert orphans
         process.kill()
         process.wait()
-        assert not psutil.wait_procs(orphans, timeout=60)[1]
+        assert not psutil.wait_procs(orphans, timeout=600)[1]
     finally:
         for one in [one for one in orphans if one.is_running()]:
             one.kill()

@@ -11,12 +11,13 @@ import pytest
 
 from recbole_mm.compare.execute import compare_command
 from recbole_mm.compare.knock_out import knocked_out
-from recbole_mm.compare.plan import make_plan, parse_rows
+from recbole_mm.compare.plan import make_plan
 from recbole_mm.compare.report import write_report
 from recbole_mm.compare.results import read_rows
 from recbole_mm.config import MMConfig
 from recbole_mm.errors import ConfigError, DataError
 from recbole_mm.evaluation.ranking import metrics_from_ranks
+from recbole_mm.rows import parse_rows
 from recbole_mm.yaml_files import parse_value
 
 from .made import N, record, write
@@ -58,6 +59,7 @@ def test_each_modality_of_a_row_is_left_out_shuffled_and_random():
         ("MMSBR", "MMSBR, without price", {"use_price": "false"}),
         ("Counting", "Counting, without text", {"beta": "0.0"}),
         ("x=FDSA:modalities=[text]", "x, without text", {"modalities": "[]"}),
+        ("MISSRec", "MISSRec, without image", {"modalities": '["text"]'}),
         ("x=UniSRec:modalities=[text,image]", "x, without image", {"modalities": '["text"]'}),
     ],
 )  # fmt: skip

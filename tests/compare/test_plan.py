@@ -8,8 +8,9 @@ import pytest
 
 from recbole_mm import yaml_files
 from recbole_mm.compare import compare
-from recbole_mm.compare.plan import RowSpec, as_argument, make_plan, parse_row
+from recbole_mm.compare.plan import make_plan
 from recbole_mm.errors import ConfigError
+from recbole_mm.rows import RowSpec, as_argument, parse_row
 
 
 def test_rows_are_read():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from recbole_mm.compare.plan import make_plan, parse_rows, write_plan
+from recbole_mm.compare.plan import make_plan, write_plan
 from recbole_mm.compare.results import read_rows
 from recbole_mm.compare.tuned import tuned_rows
 from recbole_mm.errors import ConfigError
+from recbole_mm.rows import parse_rows
 
 
 @pytest.fixture

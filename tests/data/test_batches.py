@@ -142,7 +142,16 @@ def test_buckets_without_shuffling_are_refused() -> None:
 OURS = [
     *("SRIM", "SRIM paper", "SRIM official", "NFRec", "AlterRec", "AlterRec aug"),
     *("AlterRec official", "MDSRec", "MDSRec paper", "MMSBR", "MMSBR official", "UniSRec"),
-    *("UniSRec pretrain", "LLM2SASRec", "LLM2BERT4Rec", "SASRecF", "GRU4RecF", "FDSA"),
+    *(
+        "CoHHN",
+        "MISSRec",
+        "UniSRec pretrain",
+        "LLM2SASRec",
+        "LLM2BERT4Rec",
+        "SASRecF",
+        "GRU4RecF",
+        "FDSA",
+    ),
 ]
 NETWORKS = [
     name for name in stock.class_names("sequential") if name not in (*stock.UNSUPPORTED, *OURS)

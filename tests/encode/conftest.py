@@ -190,7 +190,7 @@ def second_process(code: str) -> Iterator[subprocess.Popen]:
 
 def wait_for_torn_part(process: subprocess.Popen, parts: Path) -> None:
     """Wait until ``process`` has finished three chunks and is writing the fourth."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(parts.glob(f".{_TORN}.*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

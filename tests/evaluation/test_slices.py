@@ -40,6 +40,20 @@ def test_groups_by_hand():
     assert cold["seen"].tolist() == [False, True, True]
 
 
+def test_history_groups_by_hand():
+    lengths = np.array([1, 2, 4, 5, 6, 20, 21])
+    ends = [[5], [20, 4, 20], []]
+    found = [
+        {name: np.flatnonzero(mask).tolist() for name, mask in history_groups(lengths, e).items()}
+        for e in ends
+    ]
+    assert found == [
+        {"1-5": [0, 1, 2, 3], "6+": [4, 5, 6]},
+        {"1-4": [0, 1, 2], "5-20": [3, 4, 5], "21+": [6]},
+        {"1+": [0, 1, 2, 3, 4, 5, 6]},
+    ]
+
+
 def test_the_cold_group_is_the_targets_without_training_rows():
     ranks, dataset = rows()
     found = slice_metrics(ranks, dataset, [10], ["Hit", "MRR"])["target"]
@@ -86,6 +100,14 @@ def test_popularity_uses_the_bounds_it_is_given():
         (counts == 0).sum(), (counts == 1).sum(), (counts == 2).sum(),
     ]  # fmt: skip
     assert found["1"]["hit@10"] == np.mean(ranks[counts == 1] <= 10)
+
+
+def test_history_uses_the_bounds_it_is_given():
+    ranks, dataset = rows()
+    found = slice_metrics(ranks, dataset, [10], ["Hit"], history=[5])["history"]
+    short = dataset.rows("test").length <= 5
+    assert {name: g["n"] for name, g in found.items()} == {"1-5": short.sum(), "6+": (~short).sum()}
+    assert found["1-5"]["hit@10"] == np.mean(ranks[short] <= 10)
 
 
 def test_sessions_are_counted_where_they_have_several_rows():

@@ -183,7 +183,7 @@ class Service:
         return int(json.loads(self._request("GET", "/health", None)[1])["waiting"])
 
     def _request(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(*self.socket.getsockname()[:2], timeout=20)
+        connection = http.client.HTTPConnection(*self.socket.getsockname()[:2], timeout=600)
         connection.request(method, path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         content = answer.read()

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 
 from recbole_mm import cli, key_table, registry, yaml_files
 from recbole_mm.compare.report import write_report
 from recbole_mm.config import MMConfig
+from recbole_mm.data.atomic import read_atomic
 from recbole_mm.data.card import load_dataset_card
 from recbole_mm.data.itememb import itememb_path, read_itememb
 from recbole_mm.data.sidecar import sidecar_path
@@ -36,6 +38,7 @@ from recbole_mm.trainer.checkpoint import load_checkpoint, save_checkpoint
 # The only exceptions that may come out of a reader.
 OURS = (MMError, PictureError)
 NAME = SMALL.name
+PARTS = "parts"
 
 
 def make_folder(folder: Path) -> Path:
@@ -55,9 +58,20 @@ def make_folder(folder: Path) -> Path:
     (place / f"{NAME}.image.labels.json").write_text(json.dumps(labels))
     parts = "".join(f"s{k:04d}\t{('train', 'valid', 'test')[k % 3]}\n" for k in range(300))
     (place / f"{NAME}.split").write_text("session_id:token\tpart:token\n" + parts)
+    _write_partitions(folder)
     _write_runs(folder)
     _write_raw(folder)
     return folder
+
+
+def _write_partitions(folder: Path) -> None:
+    """Write the sessions once more, as a data set of Parquet partitions."""
+    parts = folder / PARTS / f"{PARTS}.inter.parquet"
+    parts.mkdir(parents=True)
+    frame = read_atomic(folder / NAME / f"{NAME}.inter")
+    table = pl.DataFrame({name: frame[name].tolist() for name in frame})
+    table[:100].write_parquet(parts / "part-0.parquet", compression="uncompressed")
+    table[100:].write_parquet(parts / "part-1.parquet")
 
 
 def _write_runs(folder: Path) -> None:
@@ -197,6 +211,10 @@ OUT = ("out/*", "out/**/*")
 RUN = tuple(f"runs/Pop-s1/{name}" for name in ("*", "tensorboard/*"))
 TARGETS = [
     Target("inter", f"{NAME}/{NAME}.inter", _data),
+    Target("partition", f"{PARTS}/{PARTS}.inter.parquet/part-0.parquet",
+           lambda f: load_dataset("SASRec", PARTS, (), {"data_path": str(f)})),
+    Target("packed partition", f"{PARTS}/{PARTS}.inter.parquet/part-1.parquet",
+           lambda f: load_dataset("SASRec", PARTS, (), {"data_path": str(f)})),
     Target("item", f"{NAME}/{NAME}.item", _data),
     Target("split", f"{NAME}/{NAME}.split", lambda f: _data(f, split_by="given")),
     Target("card", f"{NAME}/dataset.json", lambda f: load_dataset_card(f / NAME)),

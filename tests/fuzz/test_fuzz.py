@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from recbole_mm.errors import DataError
 from tests.fuzz.drawing import Escape, draw
 from tests.fuzz.drawn import DRAWN, Drawn
-from tests.fuzz.engine import attempt, fresh, fuzz, fuzz_command_line
+from tests.fuzz.engine import _within, attempt, fresh, fuzz, fuzz_command_line
 from tests.fuzz.packs import PACK_TARGETS
 from tests.fuzz.targets import TARGETS, Target, make_folder
 
@@ -24,6 +25,7 @@ if not hasattr(signal, "SIGALRM"):
 # Inputs of those that read all files of a data set, restore a model, or train; else 200.
 COUNTS = {
     **dict.fromkeys(("inter", "item", "split", "value", "configuration"), 60),
+    **dict.fromkeys(("partition", "packed partition"), 40),
     **dict.fromkeys(("npy", "ids", "plan", "result", "itememb copy"), 100),
     **dict.fromkeys(("table of interactions", "table of items", "Amazon metadata"), 40),
     **dict.fromkeys(("Amazon reviews", "Amazon reviews, packed"), 40),
@@ -111,6 +113,16 @@ def test_the_fuzzer_finds_what_it_looks_for(good: Good, tmp_path: Path) -> None:
     assert any("UnicodeDecodeError" in story for story in stories)
     assert any("files changed: ['plan.json']" in story for story in stories)
     assert len(stories) < 40
+
+
+def test_what_hangs_is_interrupted_and_a_busy_machine_is_no_hang() -> None:
+    with pytest.raises(TimeoutError, match="computed longer"), _within(0.2, 600):
+        while True:
+            pass
+    with pytest.raises(TimeoutError, match="waited longer"), _within(600, 0.2):
+        time.sleep(600)
+    with _within(0.2, 600):
+        time.sleep(0.5)
 
 
 def test_what_is_drawn_and_escapes_is_made_small(good: Good, tmp_path: Path) -> None:

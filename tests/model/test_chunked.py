@@ -218,6 +218,8 @@ ROWWISE = {
     "MMSBR cosine": {"category_field": "class", "use_price": True, "score": "cosine"},
     "MMSBR": {"use_price": False, "train_own_items": "mask"},
     "MMSBR official": {"preset": "official", "n_rounds": 1},
+    "CoHHN": {"category_field": "class"},
+    "MISSRec": {"train_own_items": "mask"},
     "UniSRec": {"preset": "text", "train_own_items": "mask"},
 }
 

@@ -131,7 +131,7 @@ def test_missing_files_are_one_line_and_exit_code_two(tmp_path):
         sys.executable, "-m", "recbole_mm", "prepare", "microlens", "--preset=100k",
         f"--raw={tmp_path}", f"--out={tmp_path}/out",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     for said in (
         "error: missing raw file(s): MicroLens-100k_pairs.csv, MicroLens-100k_title_en.csv.",

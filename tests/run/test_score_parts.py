@@ -14,8 +14,8 @@ import torch
 
 from recbole_mm.errors import CheckpointError, ConfigError
 from recbole_mm.files import BEST, LAST
+from recbole_mm.protocol import shared_protocol, stored_settings
 from recbole_mm.run import RunResult, format_result, run
-from recbole_mm.run.members import shared_protocol, stored_settings
 from recbole_mm.testing.case import Toy, write_toy
 from recbole_mm.trainer.checkpoint import load_checkpoint
 

@@ -22,7 +22,7 @@ def result(tmp_path_factory):
     settings = {
         "data_path": str(ROOT / "atomic_data"), "use_gpu": False, "train_batch_size": 1024,
         "hidden_size": 16, "preset": "concat", "epochs": 2, "part_metrics": "epoch",
-        "popularity_groups": [2, 5], "metrics": ["Hit", "NDCG", "MAP"],
+        "popularity_groups": [2, 5], "history_groups": [3], "metrics": ["Hit", "NDCG", "MAP"],
         "run_folder": str(tmp_path_factory.mktemp("runs") / "nfrec"),
     }  # fmt: skip
     return run("NFRec", "Cellphones", (), settings)
@@ -53,6 +53,15 @@ def test_popularity_groups_cover_the_test_rows(result):
     assert sum(group["n"] for group in groups.values()) == 300
     assert groups["0"]["n"] == result.record["counts"]["test_cold_targets"] > 0
     assert "map@10" in result.record["test"] and "hit@10" in groups[">5"]
+
+
+def test_history_groups_cover_the_test_rows(result):
+    groups = result.record["slices"]["history"]
+    assert list(groups) == ["1-3", "4+"] and list(result.record["floor"]["slices"]["history"]) == [
+        "1-3",
+        "4+",
+    ]
+    assert sum(group["n"] for group in groups.values()) == 300
 
 
 def test_the_parts_are_shown(result):

@@ -52,6 +52,8 @@ def twin_of(recommender: Recommender, item: str) -> tuple[list[dict], dict]:
         "Pop",
         "FDSA",
         "LLM2BERT4Rec",
+        "CoHHN",
+        "MISSRec",
         "UniSRec",
     ],
 )

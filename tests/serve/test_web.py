@@ -43,7 +43,7 @@ class Service:
 
     def ask(self, method: str, path: str, body: Any = None, raw: bytes | None = None) -> Any:
         """Return status and content."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
         connection.request(method, path, data, {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -55,7 +55,7 @@ class Service:
     def end(self) -> tuple[int, str]:
         """Ask it to end and return exit code and last words."""
         self.process.send_signal(signal.SIGTERM)
-        _, words = self.process.communicate(timeout=60)
+        _, words = self.process.communicate(timeout=600)
         return self.process.returncode, words
 
 

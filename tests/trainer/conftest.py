@@ -81,7 +81,7 @@ def finish():
     """Wait for such a process, which has to end well."""
 
     def wait(process):
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
 
     return wait

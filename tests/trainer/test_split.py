@@ -61,7 +61,7 @@ def started(data: Path, jobs: list, processes_: int = 2) -> subprocess.Popen:
 
 def done(data: Path, jobs: list, processes_: int = 2) -> str:
     """Do the jobs, and return what was logged."""
-    out, err = (running := started(data, jobs, processes_)).communicate(timeout=150)
+    out, err = (running := started(data, jobs, processes_)).communicate(timeout=600)
     assert running.returncode == 0, out + err
     return err
 
@@ -115,12 +115,12 @@ def test_a_killed_process_ends_all_with_one_message_and_the_run_can_be_resumed(d
     folder.mkdir()
     keys = {**SHARED, **SASREC, "epochs": 500, "stopping_step": 999, "run_folder": str(folder)}
     running = started(data, [["Numbered", keys, None]])
-    limit = time.monotonic() + 200
+    limit = time.monotonic() + 600
     while not (folder / LAST).exists() and running.poll() is None and time.monotonic() < limit:
         time.sleep(0.05)
     assert running.poll() is None, running.communicate()
     os.kill(int((folder / "pid-1").read_text()), signal.SIGKILL)
-    _, err = running.communicate(timeout=100)
+    _, err = running.communicate(timeout=600)
     assert running.returncode != 0
     assert one_message(err) == 1, err
     assert not alive(int((folder / "pid-0").read_text()))
@@ -157,7 +157,7 @@ def test_an_error_in_one_process_or_in_all_is_said_once(data, tmp_path, model, k
     (tmp_path / "run").mkdir()
     keys = {**SHARED, **SASREC, "train_batch_size": 128, **keys}
     running = started(data, [[model, {**keys, "run_folder": str(tmp_path / "run")}, None]])
-    _, err = running.communicate(timeout=200)
+    _, err = running.communicate(timeout=600)
     assert running.returncode != 0
     assert one_message(err) == 1, err
     assert message in err

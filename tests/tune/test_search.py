@@ -16,8 +16,8 @@ import yaml
 
 import recbole_mm
 from recbole_mm import cli
-from recbole_mm.compare.plan import as_argument
 from recbole_mm.errors import ConfigError, DataError, TrainingError
+from recbole_mm.rows import as_argument
 from recbole_mm.run.execute import run
 from recbole_mm.tune import search
 from recbole_mm.tune.search import tune
@@ -199,10 +199,10 @@ def test_a_killed_search_goes_on_to_the_same_trials(data: Path, tmp_path: Path) 
     while not checkpoint.is_file() and victim.poll() is None:
         time.sleep(0.002)
     victim.send_signal(signal.SIGKILL)
-    told, _ = victim.communicate(timeout=60)
+    told, _ = victim.communicate(timeout=600)
     assert victim.returncode == -signal.SIGKILL and checkpoint.is_file(), told
     again = process(argv)
-    told, _ = again.communicate(timeout=240)
+    told, _ = again.communicate(timeout=600)
     assert again.returncode == 0, told
     assert trials(out) == trials(tmp_path / "whole")
     log = (checkpoint.parent / "run.log").read_text("utf-8")
@@ -213,7 +213,7 @@ def test_two_processes_share_a_study(data: Path, tmp_path: Path) -> None:
     argv = arguments(data, tmp_path, "--trials=5")
     both = [process(argv) for _ in range(2)]
     for one in both:
-        told, _ = one.communicate(timeout=240)
+        told, _ = one.communicate(timeout=600)
         assert one.returncode == 0, told
     tune("toy", ["SASRec"], trials=5, output=tmp_path, overrides=keys(data))
     found = trials(tmp_path)
@@ -229,7 +229,7 @@ def test_asking_a_search_to_end_ends_it_cleanly(data: Path, tmp_path: Path) -> N
     while not (folder / "last.safetensors").is_file() and victim.poll() is None:
         time.sleep(0.01)
     victim.send_signal(signal.SIGTERM)
-    told, _ = victim.communicate(timeout=60)
+    told, _ = victim.communicate(timeout=600)
     assert victim.returncode == 130, told
     assert "the same command goes on" in told and "Traceback" not in told
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from recbole_mm import collectives, processes
 from recbole_mm.data.atomic import read_atomic
 from recbole_mm.encode.engine import Content, Job, Outcome, encode_contents, publish
 from recbole_mm.encode.image.download import Limits
@@ -119,7 +120,10 @@ def encode_image(
     places = Places(Path(folder), dataset, images, store.path.parent)
     tokens = _items(folder, dataset, item_field)
     cells = picture_cells(folder, dataset, item_field, column) if column else {}
-    contents, absent = _contents(tokens, *find(tokens, cells, places, bool(image_col), limits))
+    # Of several processes, the first fetches what is not there yet.
+    first = processes.group().rank == 0
+    found = find(tokens, cells, places, bool(image_col), limits) if first else None
+    contents, absent = _contents(tokens, *collectives.of_the_first(found))
     kind = encoder_class(source)
     job = Job(
         contents, encoder, source.revision, {}, lambda: kind(source, batch_size),
@@ -135,7 +139,7 @@ def encode_image(
                 f"{places.named}: no picture can be used ({_reasons(manifest.missing)})."
             )
         publish(store, ready, outcome, manifest, previous)
-        if kind is GoogLeNet:
+        if kind is GoogLeNet and first:
             _name_classes(store, source, labels)
     _log(store, manifest)
     return store.path

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from recbole_mm.model.alterrec.branches import initialise, make_items, make_session
 from recbole_mm.model.alterrec.settings import BranchName, NFRecSettings
 from recbole_mm.model.base import MMSequentialRecommender
-from recbole_mm.model.chunked import mean_softmax_ce
 from recbole_mm.model.layers import gather_rows
 
 if TYPE_CHECKING:
@@ -91,11 +90,7 @@ class NFRec(MMSequentialRecommender):
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Return the mean cross-entropy over all items."""
-        with self.full_precision():
-            query, candidates = self._match(interaction)
-            masked = self.settings.train_own_items == "mask"
-            struck = self.inputs(interaction)[0] if masked else None
-            return mean_softmax_ce(query, candidates, interaction[self.ITEM_ID], struck)
+        return self.softmax_loss(interaction, self.settings.train_own_items)
 
     @torch.no_grad()
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:

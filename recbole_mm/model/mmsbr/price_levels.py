@@ -55,6 +55,31 @@ def price_levels(
     return levels
 
 
+def logistic_levels(
+    prices: ArrayLike,
+    groups: Sequence[str] | NDArray[np.str_],
+    fit: ArrayLike,
+    steps: int = 99,
+) -> NDArray[np.int64]:
+    """Turn prices into levels as `price_levels` does, where the steps hold about as many prices.
+
+    Inside each category a price ``p`` counts as ``1 / (1 + exp(-(p - mean) / g))`` with
+    ``g = sqrt(3) / pi`` times the deviation of its prices (CoHHN). Parameters and result as there.
+    """
+    values = np.asarray(prices, dtype=np.float64)
+    known = np.isfinite(values)
+    usable = known & np.asarray(fit, dtype=bool)
+    _, code = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    shares = values.copy()
+    for members in _by_group(code, known):
+        seen = values[members[usable[members]]]
+        deviation = seen.std(ddof=1) if len(seen) > 1 else 0.0
+        if deviation > 0:
+            place = (values[members] - seen.mean()) * math.pi / (math.sqrt(3) * deviation)
+            shares[members] = 0.5 * (1 + np.tanh(place / 2))
+    return price_levels(shares, groups, fit, steps)
+
+
 def _by_group(code: NDArray[np.int64], known: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     """Return, per group, the positions of its members that are known."""
     order = np.flatnonzero(known)

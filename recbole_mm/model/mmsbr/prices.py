@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,34 @@ from recbole_mm.data.item_columns import ItemColumns
 from recbole_mm.data.prices import parse_prices
 from recbole_mm.errors import DataError
 from recbole_mm.model.mmsbr.price_levels import price_levels
-from recbole_mm.model.mmsbr.settings import MMSBRSettings
+from recbole_mm.model.mmsbr.settings import Use
 
 PRICE_COLUMNS = ("price",)
 CATEGORY_COLUMNS = ("category", "categories")
+
+
+class PriceSettings(Protocol):
+    """Settings of a model that reads prices; meanings as in `MMSBRSettings`."""
+
+    @property
+    def use_price(self) -> Use:
+        """Whether prices are read."""
+
+    @property
+    def use_category(self) -> Use:
+        """Whether categories are read."""
+
+    @property
+    def price_field(self) -> str | None:
+        """Column of the price."""
+
+    @property
+    def category_field(self) -> str | None:
+        """Column of the category."""
+
+    @property
+    def price_levels(self) -> int:
+        """Steps of price."""
 
 
 class Prices(NamedTuple):
@@ -45,11 +69,15 @@ class Prices(NamedTuple):
 
 
 def read_prices(
-    columns: ItemColumns, settings: MMSBRSettings, seen: NDArray[np.bool_]
+    columns: ItemColumns,
+    settings: PriceSettings,
+    seen: NDArray[np.bool_],
+    leveled: Callable[..., NDArray[np.int64]] = price_levels,
 ) -> Prices | None:
     """Read prices and categories of the ``.item`` file; levels are fitted on the items ``seen``.
 
-    ``use_price`` and ``use_category`` are true (must be there), false, or ``auto``.
+    ``use_price`` and ``use_category`` are true (must be there), false, or ``auto``; ``leveled`` is
+    `price_levels` or `logistic_levels`.
 
     Returns
     -------
@@ -75,7 +103,7 @@ def read_prices(
         return None
     names = _categories(columns, settings)
     groups = np.full(len(seen), "") if names is None else names
-    levels = price_levels(prices, groups, seen, settings.price_levels)
+    levels = leveled(prices, groups, seen, settings.price_levels)
     levels[0] = 0
     ids, count = (None, 0) if names is None else _number(names, seen)
     priced = torch.from_numpy(np.isfinite(prices))
@@ -127,7 +155,7 @@ def item_categories(columns: ItemColumns, name: str) -> NDArray[np.str_]:
     return np.array(cells.str.strip().tolist(), dtype=str)
 
 
-def _categories(columns: ItemColumns, settings: MMSBRSettings) -> NDArray[np.str_] | None:
+def _categories(columns: ItemColumns, settings: PriceSettings) -> NDArray[np.str_] | None:
     """Return the items' categories, or None where they are not wanted or not there."""
     if settings.use_category is False:
         return None

@@ -8,7 +8,18 @@ from typing import Literal
 
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
+from recbole_mm.model.mmsbr.settings import Use
 from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option
+
+# Taken where modalities are not named, as far as there are vectors.
+USUAL = ("text", "image")
+
+
+def _each_left_out(kinds: Sequence[str]) -> dict[str, dict[str, Plain]]:
+    """Return the keys that leave each modality out of a model that cannot be without any."""
+    if len(kinds) < 2:
+        return {}
+    return {name: {"modalities": [kind for kind in kinds if kind != name]} for name in kinds}
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,109 @@ class LLM2BERT4RecSettings(StockTransformerSettings):
 
 
 @dataclass(frozen=True)
+class CoHHNSettings(TrainedSettings):
+    """Settings of `CoHHN`."""
+
+    # ---- What is read of the items ----
+    use_price: Use = fixed(True)
+    use_category: Use = option(
+        "auto",
+        "Categories of the .item file: if they are there, must be there, or not at all; without "
+        "them all items are of one.",
+    )
+    price_field: str | None = option(None, "Item column of the price; ~ takes price.")
+    category_field: str | None = option(
+        None,
+        "Item column of the category; ~ takes category or categories. Of several entries the last "
+        "counts.",
+    )
+    price_levels: int = option(
+        50,
+        "Steps between the lowest and the highest price of a category; there is one more level.",
+        min=1,
+    )
+    # ---- Graph ----
+    embedding_size: int = option(64, "Width of all vectors; n_heads divides it.", min=1)
+    n_layers: int = option(2, "Layers of the graph.", min=1, max=1000)
+    gate_dropout_prob: float = option(
+        0.5, "Share of values dropped behind the gates of the graph.", min=0, below=1
+    )
+    neighbour_dropout_prob: float = option(
+        0.7, "Share of values dropped of what prices and categories hear.", min=0, below=1
+    )
+    # ---- Sessions ----
+    n_heads: int = option(4, "Heads of the attention over prices.", min=1)
+    attn_dropout_prob: float = option(0.2, "Share of its weights dropped.", min=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.embedding_size % self.n_heads:
+            raise ConfigError(
+                f"n_heads={self.n_heads} does not divide embedding_size={self.embedding_size}; "
+                "choose a divisor, for example --n_heads=2"
+            )
+
+
+@dataclass(frozen=True)
+class MISSRecSettings(TrainedSettings):
+    """Settings of `MISSRec`."""
+
+    # ---- Item vectors ----
+    modalities: tuple[str, ...] | None = option(
+        None,
+        "Vectors that describe an item; ~ takes text and image as far as there are vectors.",
+    )
+    item_ids: bool = option(
+        True,
+        "Add a vector learned by item id (the paper's transductive setting); false leaves what an "
+        "item is described by alone (inductive).",
+    )
+    fusion: Literal["dynamic", "static"] = option(
+        "dynamic",
+        "How the cosines of an item's modalities are summed: with weights by session and item, or "
+        "with equal ones.",
+    )
+    # ---- Sessions ----
+    interest_ratio: float = option(
+        0.1, "Interests per vector of a training item, modalities together.", above=0, max=1
+    )
+    hidden_size: int = option(64, "Width of all vectors; n_heads divides it.", min=1)
+    inner_size: int = option(256, "Width inside the feed-forward layers.", min=1)
+    n_layers: int = option(
+        1, "Layers over the interests, and as many over the items.", min=1, max=1000
+    )
+    n_heads: int = option(2, "Attention heads; they divide hidden_size.", min=1)
+    hidden_dropout_prob: float = option(
+        0.5, "Share of values, and of attention weights, dropped.", min=0, below=1
+    )
+    temperature: float = option(0.07, "Cosines of session and item are divided by it.", above=0)
+    diversity_weight: float = option(
+        0.05, "Weight of what keeps a session's interests apart from each other.", min=0
+    )
+
+    def __post_init__(self) -> None:
+        if self.modalities == ():
+            raise ConfigError(
+                "modalities = [] leaves MISSRec no interests; expected at least one, such as [text]"
+            )
+        if self.hidden_size % self.n_heads:
+            raise ConfigError(
+                f"n_heads={self.n_heads} does not divide hidden_size={self.hidden_size}; "
+                "choose a divisor, for example --n_heads=2"
+            )
+
+    def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
+        """Return the modalities whose feature files are read; see the base class."""
+        if self.modalities is not None:
+            return self.modalities
+        # With neither there, the missing text is named.
+        return tuple(name for name in USUAL if name in available) or USUAL[:1]
+
+    def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
+        """Return the keys that leave each modality out; see the base class."""
+        return _each_left_out(self.feature_files(available))
+
+
+@dataclass(frozen=True)
 class UniSRecSettings(TrainedSettings):
     """Settings of `UniSRec`."""
 
@@ -129,10 +243,7 @@ class UniSRecSettings(TrainedSettings):
 
     def knock_outs(self, available: Sequence[str]) -> dict[str, dict[str, Plain]]:
         """Return the keys that leave each modality out; see the base class."""
-        kinds = self.modalities
-        if len(kinds) < 2:
-            return {}  # Without any, nothing is left to adapt.
-        return {name: {"modalities": [k for k in kinds if k != name]} for name in kinds}
+        return _each_left_out(self.modalities)
 
 
 @dataclass(frozen=True)

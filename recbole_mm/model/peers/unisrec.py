@@ -18,11 +18,11 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_mm.model.base import MMSequentialRecommender
-from recbole_mm.model.chunked import mean_softmax_ce
 from recbole_mm.model.layers import gather_rows, length, unit
 from recbole_mm.model.peers.adaptor import Adaptor
+from recbole_mm.model.peers.descriptions import described
 from recbole_mm.model.peers.settings import UniSRecSettings
-from recbole_mm.model.spaces import FeatureSpace, Vectors
+from recbole_mm.model.spaces import Vectors
 from recbole_mm.model.transformer import (
     NORM_EPS,
     draw_as_sasrec,
@@ -62,9 +62,9 @@ class UniSRec(MMSequentialRecommender):
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         super().__init__(config, dataset)
         s = self.settings
-        described = torch.cat([self._described(dataset, name) for name in s.modalities], dim=1)
-        self.register_buffer("described", described, persistent=False)
-        width = described.shape[1]
+        parts = [described(Vectors(*self.feature(m)), dataset, m) for m in s.modalities]
+        self.register_buffer("described", torch.cat(parts, dim=1), persistent=False)
+        width = self.described.shape[1]
         self.adaptor = Adaptor(width, s.hidden_size, s.n_experts, s.adaptor_dropout_prob)
         self.item_embedding: nn.Embedding | None = None
         if s.item_ids:
@@ -78,17 +78,6 @@ class UniSRec(MMSequentialRecommender):
             for part in (self.position_embedding, self.encoder):
                 part.requires_grad_(False)
         self.to(self.device)
-
-    def _described(self, dataset: SessionDataset, name: str) -> Tensor:
-        """Return a modality's vectors ``(N, w)``, centred, of mean square length 1; 0 without one.
-
-        So adapted vectors begin about as long as those by id. Ten times longer ones leave the ids
-        without a say for many epochs.
-        """
-        vectors = Vectors(*self.feature(name))
-        seen = torch.from_numpy(dataset.train_counts > 0)
-        space = FeatureSpace(vectors, seen, 0, dataset.fitted, f"space of {name}")
-        return space(vectors).table / math.sqrt(vectors.table.shape[1])
 
     def take_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Start from what was learned on other data: all weights but the vectors by item id.
@@ -122,11 +111,7 @@ class UniSRec(MMSequentialRecommender):
 
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
         """Return the mean cross-entropy over all items."""
-        with self.full_precision():
-            query, candidates = self._match(interaction)
-            masked = self.settings.train_own_items == "mask"
-            struck = self.inputs(interaction)[0] if masked else None
-            return mean_softmax_ce(query, candidates, interaction[self.ITEM_ID], struck)
+        return self.softmax_loss(interaction, self.settings.train_own_items)
 
     @torch.no_grad()
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:

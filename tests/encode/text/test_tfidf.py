@@ -194,7 +194,7 @@ def test_order_of_items_and_number_of_threads_change_no_bit(tmp_path: Path) -> N
 def in_process(code: str, **environment: str) -> None:
     """Run code in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=600)
 
 
 def test_the_same_texts_are_left_alone(tmp_path: Path, fits: list[TfidfEncoder]) -> None:

@@ -11,7 +11,12 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recbole_mm.errors import FeatureError
-from recbole_mm.model.counting.content import content_partners, cosine_partners, tfidf
+from recbole_mm.model.counting.content import (
+    content_partners,
+    cosine_partners,
+    tfidf,
+    with_new_partners,
+)
 
 TITLES = ["red lamp", "red lamp shade", "blue lamp", "blue chair", "red chair"]
 OPEN = ("rule", "decay", "beta", "own_last")
@@ -52,6 +57,38 @@ def test_cosines_in_tiles_are_the_same(monkeypatch):
     whole = cosine_partners(table, 6).toarray()
     monkeypatch.setattr("recbole_mm.model.counting.content._TILE_BYTES", 50)
     np.testing.assert_array_equal(cosine_partners(table, 6).toarray(), whole)
+
+
+@pytest.mark.parametrize(("known", "count"), [(20, 3), (4, 4), (3, 5)])
+def test_partners_of_new_items_one_cosine_after_the_other(known, count):
+    """Rows of known items grow by the new ones above their least; new items choose among all."""
+    random = np.random.default_rng(known)
+    table = random.standard_normal((known + 6, 3)).astype(np.float32)
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    table[1] = 0  # an item without content is left out of all rows, so that some are not full
+    cosine = table @ table.T
+    expected = np.zeros_like(cosine)
+    for item in range(len(table)):
+        seen = known if item < known else len(table)
+        best = [*np.argsort(-cosine[item, :seen])[:count]]
+        kept = [value for value in cosine[item, best] if value != 0]
+        least = min(kept) if len(kept) >= count else (-math.inf if known <= count else 0)
+        if item < known:
+            best += [new for new in range(known, len(table)) if cosine[item, new] > least]
+        expected[item, best] = cosine[item, best]
+    old = cosine_partners(table[:known], count)
+    found = with_new_partners(old, table, count).toarray()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_new_item_that_is_as_near_as_the_last_one_is_no_partner():
+    """By hand, two kept: items 0 to 2 keep cosines 1 and 0.6; item 3 is item 2 again."""
+    table = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8], [0.6, -0.8]], dtype=np.float32)
+    old = cosine_partners(table[:3], 2)
+    found = with_new_partners(old, table, 2).toarray()
+    assert (found[0, [0, 3]] == [1, 0]).all() and (found[0, [1, 2]] > 0).sum() == 1
+    np.testing.assert_allclose(found[2], [0.6, 0, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(found[3], [0, 0, 1, 1], atol=1e-6)
 
 
 def test_vectors_of_a_modality(make, rows):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_mm.model.mmsbr.price_levels import price_levels
+from recbole_mm.model.mmsbr.price_levels import logistic_levels, price_levels
 
 FOUR = [10.0, 20.0, 30.0, 110.0]
 
@@ -23,6 +23,19 @@ def levels(prices, steps=99, groups=None, fit=None):
 )
 def test_levels_by_hand(steps, expected):
     assert levels(FOUR, steps) == expected
+
+
+def test_logistic_levels_by_hand():
+    """The mean is 42.5, the deviation 45.73: shares of .216, .291, .379 and .936 of the way."""
+    every = [True] * 4
+    assert logistic_levels(FOUR, ["a"] * 4, every, 99).tolist() == [1, 11, 23, 100]
+    # A price that is not fitted on moves nothing, and takes the nearest level.
+    more = logistic_levels([*FOUR, 9000.0], ["a"] * 5, [*every, False], 99)
+    assert more.tolist() == [1, 11, 23, 100, 100]
+    # Each category by itself; one price alone, and none.
+    prices, groups = [*FOUR, 7.0, np.nan], ["a"] * 4 + ["b", "a"]
+    found = logistic_levels(prices, groups, [True] * 6, 99)
+    assert found.tolist() == [1, 11, 23, 100, 50, 101]
 
 
 def test_each_category_has_its_own_range():

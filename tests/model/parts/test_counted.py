@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recbole_mm.model.counting.history import History
+from recbole_mm.model.counting.settings import DECAYS, RULES
 from recbole_mm.model.parts.counted import (
     Lexical,
     Transitions,
@@ -34,6 +35,13 @@ def test_transitions_by_hand(data, rows):
     found = part.z(history(rows, [3, 2]), Variant(0.0, "markov"), "cpu")
     torch.testing.assert_close(found[0, 1:], z([2 / 3, 0.0, 1 / 3, 0.0, 0.0]))
     assert float(found[0, 0]) == 0.0
+
+
+def test_a_markov_chain_has_no_decay_to_choose(data):
+    """The other rules are tried with each decay."""
+    found = Transitions(data, N_ITEMS).variants
+    decays = {rule: [one.decay for one in found if one.rule == rule] for rule in RULES}
+    assert decays == {**dict.fromkeys(RULES, [*DECAYS]), "markov": [0.0]} and len(DECAYS) > 1
 
 
 def test_the_decay_weighs_the_history(data, rows):

@@ -53,6 +53,7 @@ def test_the_sum_by_hand(make, rows):
     assert float(found[[2, 3]].max()) < float(found[1:][kept].min())
     parts = model.score_parts(batch)
     assert list(parts) == ["network", "transitions", "lexical"]
+    assert [float(part[0, 0]) for part in parts.values()] == [-math.inf] * 3
     torch.testing.assert_close(sum(part[0, 1:] for part in parts.values()), expected)
     item = batch["item_id"].unsqueeze(1)
     torch.testing.assert_close(model.predict(batch), found.unsqueeze(0).gather(1, item)[:, 0])
@@ -123,6 +124,20 @@ def test_the_weights_are_those_of_a_search_through_all(make, rows, loader):
     }
     chosen = Weights.of(model.late).parts["transitions"]
     assert gains[chosen] == max(gains.values())
+
+
+@pytest.mark.parametrize(("right", "count"), [(True, 1), (False, 2)])
+def test_rounds_end_with_the_first_that_changes_nothing(make, rows, monkeypatch, right, count):
+    """A network that is right keeps the first weights; else one round more says that all stays."""
+    torch.manual_seed(0)
+    model = make("transitions", given=RIGHT if right else torch.randn(N_ITEMS, N_ITEMS))
+    target = [5, 5, 5, 5, 5, 5] if right else [2, 1, 4, 2, 3, 2]
+    batch = model._late_batch(rows([1], [2], [3], [4], [1, 2], [3, 4], target=target))
+    seen = []
+    monkeypatch.setattr(Fit, "_choose_own", lambda fit, found: seen.append(found) or found)
+    found = Fit([batch], model.late_counted, own_items=False).weights()
+    assert seen == [found] * count
+    assert (found.parts["transitions"] == 0.0) is right
 
 
 def test_several_networks_get_weights_of_their_own(rows):

@@ -74,9 +74,14 @@ def test_all_else_is_the_stock_model(toy: Path, model: str) -> None:
 
 
 def test_components_do_not_read_validation_and_test_sessions(toy: Path) -> None:
+    """As if a third of the items stood in no training session: their texts must not count."""
     made = build(toy, "LLM2SASRec")
-    assert list(made.train.dataset.fits) == ["start from text"]
-    kept = made.train.dataset.fits["start from text"]
-    features = made.train.dataset.item_features
-    seen = torch.from_numpy(made.train.dataset.train_counts > 0) & features.mask("text")
+    dataset = made.train.dataset
+    assert list(dataset.fits) == ["start from text"]
+    dataset.train_counts[::3] = 0
+    dataset.fits.clear()
+    type(made.model)(made.config, dataset)
+    kept, features = dataset.fits["start from text"], dataset.item_features
+    seen = torch.from_numpy(dataset.train_counts > 0) & features.mask("text")
+    assert 1 < int(seen.sum()) < int(features.mask("text").sum())
     np.testing.assert_allclose(kept["mean"], features.table("text")[seen].mean(dim=0), atol=1e-6)

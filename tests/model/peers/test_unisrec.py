@@ -71,6 +71,18 @@ def test_gates_are_noisy_in_training_only_and_weigh_the_same_at_first() -> None:
         assert float(noise[part].square().mean().sqrt()) == pytest.approx(float(expected), rel=0.1)
 
 
+def test_gates_keep_a_little_noise_whatever_is_learned() -> None:
+    """``softplus`` of -50 is nothing: what is left deviates by 0.01."""
+    torch.manual_seed(0)
+    adaptor, rows = Adaptor(1, 2, 4, 0.0).train(), torch.ones(5000, 1)
+    with torch.no_grad():
+        adaptor.noise.fill_(-50.0)
+    logits = torch.log(adaptor.gates(rows)).detach()
+    noise = logits - logits.mean(dim=1, keepdim=True)
+    expected = pytest.approx(0.01 * math.sqrt(3 / 4), rel=0.05)
+    assert float(noise.square().mean().sqrt()) == expected
+
+
 def test_own_items_are_struck_out_where_asked_for(build: Build, dataset: Any) -> None:
     model = build(train_own_items="mask").eval()
     rows = dataset.inter_feat

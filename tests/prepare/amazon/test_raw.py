@@ -115,7 +115,7 @@ def killed(folder, number, *rest):
 amazon_raw._make_part = killed
 amazon_raw.stream_parts(Path({str(path)!r}), Path({str(cache)!r}), ReviewReader(), 1000)
 """
-    done = subprocess.run([sys.executable, "-c", script], timeout=60, env=os.environ)
+    done = subprocess.run([sys.executable, "-c", script], timeout=600, env=os.environ)
     assert done.returncode == -signal.SIGKILL
     kept = {file: file.stat().st_mtime_ns for file in cache.glob("*/*.json")}
     assert len(kept) == 4

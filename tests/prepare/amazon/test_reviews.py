@@ -313,7 +313,7 @@ def test_missing_files_are_one_line_and_exit_code_two(tmp_path):
         sys.executable, "-m", "recbole_mm", "prepare", "amazon", "--preset=Cellphones",
         f"--raw={tmp_path}", f"--out={tmp_path}/out",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: missing raw file(s): Cell_Phones") and (
         done.stderr.count("\n") == 1
@@ -357,7 +357,7 @@ amazon.prepare_amazon({made!r}, {str(tmp_path / "out")!r}, block_bytes=4000)
 """
     # Each run gets further: among the parts, before the last note, among the final files.
     for stop in ("part-00002.json", "whole.json", "shop"):
-        done = subprocess.run([sys.executable, "-c", script, stop], timeout=60, env={**os.environ})
+        done = subprocess.run([sys.executable, "-c", script, stop], timeout=600, env={**os.environ})
         assert done.returncode == -signal.SIGKILL
         assert not (tmp_path / "out" / "shop").exists()
     prepare_amazon(made, tmp_path / "out", block_bytes=4000)

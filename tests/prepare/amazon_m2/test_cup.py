@@ -268,7 +268,7 @@ def test_missing_files_are_one_line_and_exit_code_two(tmp_path):
         sys.executable, "-m", "recbole_mm", "prepare", "amazon-m2", f"--raw={tmp_path}",
         f"--out={tmp_path}/out",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: missing raw file(s): sessions_train.csv, products_train")
     assert "aicrowd.com/challenges/amazon-kdd-cup-23" in done.stderr
