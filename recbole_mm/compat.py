@@ -335,8 +335,8 @@ def prepare_torchvision() -> bool:
     bool
         Whether the operators were declared by this call.
     """
-    absent = "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None
-    if absent or _kept_alive or torchvision_fits():
+    settled = "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None
+    if settled or _kept_alive or torchvision_fits():
         return False
     import torch
 
