@@ -108,7 +108,7 @@ class _Bound:
 _BOUNDS = (
     _Bound("recbole", (1, 2, 1), (1, 3), "other versions have other settings"),
     _Bound("numpy", (1, 26), (3,), "other versions were not tried"),
-    _Bound("pandas", (2, 1, 1), (3,), "RecBole by itself goes wrong with pandas 3"),
+    _Bound("pandas", (2, 1, 1), (4,), "other versions were not tried"),
     _Bound("torch", (2, 6), (2, 14), "newer versions were not tried", fatal=False),
 )
 # What RecBole imports, beside the above; from Python 3.12 on it does not bring them itself.
@@ -270,6 +270,8 @@ _NOISE: tuple[tuple[str, type[Warning], str], ...] = (
     (r"`torch\.cuda\.amp\.autocast", FutureWarning, "recbole"),
     ("`np.bool8` is a deprecated alias", DeprecationWarning, ""),
     ("pkg_resources is deprecated as an API", UserWarning, ""),
+    # pandas 3 gives columns out read-only; the tensors that share them are never written into.
+    ("The given NumPy array is not writable", UserWarning, "recbole"),
 )
 
 

@@ -76,6 +76,12 @@ def test_what_has_no_key_for_it_is_shuffled_only():
     assert "MMSBR, shuffled price" not in made("MMSBR")
 
 
+def test_a_model_without_its_only_input_is_no_row_and_that_is_said(caplog):
+    found = made("x=SASRecF:modalities=[text],selected_features=[]")
+    assert list(found) == ["x, shuffled text", "x, random text"]
+    assert "there is no row x, without text: SASRecF was given no item feature" in caplog.text
+
+
 def test_without_any_modality_there_is_nothing_to_knock_out():
     with pytest.raises(ConfigError, match="no row reads text, images"):
         made("SASRec")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
@@ -12,6 +12,7 @@ from recbole_mm.model.mmsbr.settings import Use
 from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option
 from recbole_mm.model.srim.settings import SRIMSettings
 
+V = TypeVar("V", bound="VectorSettings")
 # Taken where modalities are not named, as far as there are vectors.
 USUAL = ("text", "image")
 
@@ -32,6 +33,24 @@ class VectorSettings(ModelSettings):
         "Item vectors that are features beside the columns of selected_features, such as "
         "[text, image]; [] leaves the model as RecBole has it.",
     )
+
+    @classmethod
+    def of(cls: type[V], config: Mapping[str, object]) -> V:
+        """Read the settings; see the base class.
+
+        Raises
+        ------
+        ConfigError
+            Neither columns nor modalities are features.
+        """
+        found = super().of(config)
+        if not found.modalities and not config["selected_features"]:
+            raise ConfigError(
+                f"{config['model']} was given no item feature. Expected columns in "
+                "--selected_features, vectors in --modalities (such as --modalities='[text]'), or "
+                "both."
+            )
+        return found
 
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""
