@@ -270,7 +270,7 @@ _NOISE: tuple[tuple[str, type[Warning], str], ...] = (
     (r"`torch\.cuda\.amp\.autocast", FutureWarning, "recbole"),
     ("`np.bool8` is a deprecated alias", DeprecationWarning, ""),
     ("pkg_resources is deprecated as an API", UserWarning, ""),
-    # pandas 3 gives columns out read-only; the tensors that share them are never written into.
+    # Columns of pandas 3 are read-only; nothing writes into the tensors that share them.
     ("The given NumPy array is not writable", UserWarning, "recbole"),
 )
 
@@ -335,9 +335,8 @@ def prepare_torchvision() -> bool:
     bool
         Whether the operators were declared by this call.
     """
-    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
-        return False
-    if _kept_alive or torchvision_fits():
+    settled = "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None
+    if settled or _kept_alive or torchvision_fits():
         return False
     import torch
 
@@ -345,8 +344,7 @@ def prepare_torchvision() -> bool:
     library = declare("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    # The declaration lives as long as this object.
-    _kept_alive.append(library)
+    _kept_alive.append(library)  # The declaration lives as long as this object.
     return True
 
 
