@@ -22,6 +22,7 @@ LENGTH, WIDEST = 6, 50
 FIRST, LAST = 21, 20_000
 HARD_EPOCH = 4
 SLOW = ("row by row", "as released")
+QUICK = {"N_ITEMS": 2_000, "WIDTH": 16, "BATCH": 32, "LAST": 400}
 FORMS = ("shared", "independent", *SLOW, "uniform", "full")
 
 
@@ -118,8 +119,8 @@ class Items:
         return N_ITEMS + 1
 
 
-def step(form: str, repeats: int) -> dict[str, Any]:
-    """Time one step of the ID branch, with the text branch as teacher, and its parts."""
+def made(form: str) -> tuple[Any, dict[str, Any]]:
+    """Return the model and a batch of a form."""
     import torch
 
     from recbole_mm.model.alterrec.model import AlterRec
@@ -139,6 +140,27 @@ def step(form: str, repeats: int) -> dict[str, Any]:
     }
     if form in SLOW:
         slow_down(model, form)
+    return model, rows
+
+
+def same(form: str) -> dict[str, Any]:
+    """Return the loss of a form without dropout, on draws that are the same for every form."""
+    import torch
+
+    model, rows = made(form)
+    sampler = model.sampler
+    draws = torch.Generator().manual_seed(2)
+    size = (BATCH, sampler.n_hard + sampler.n_uniform)
+    fixed = torch.randint(1, N_ITEMS + 1, size, generator=draws)
+    sampler.hard = lambda teacher: fixed
+    return {"loss": common.first_loss(model, rows)}
+
+
+def step(form: str, repeats: int) -> dict[str, Any]:
+    """Time one step of the ID branch, with the text branch as teacher, and its parts."""
+    import torch
+
+    model, rows = made(form)
     optimizer = torch.optim.Adam(model.branches["id"].parameters(), lr=0.001)
 
     def once() -> None:
@@ -151,6 +173,7 @@ def step(form: str, repeats: int) -> dict[str, Any]:
     # Importing RecBole's models may turn this on, and it slows every backward pass.
     torch.autograd.set_detect_anomaly(False)
     numbers = {"seconds": common.median_seconds(once, repeats), "drawing": 0.0}
+    numbers["product"] = common.product_seconds(BATCH, WIDTH, N_ITEMS)
     if model.plan.negatives == "hard":
         teacher = torch.randn(BATCH, N_ITEMS + 1)
         numbers["drawing"] = common.median_seconds(lambda: model.sampler.hard(teacher), repeats)
@@ -159,15 +182,18 @@ def step(form: str, repeats: int) -> dict[str, Any]:
 
 def report() -> None:
     """Print the times of all forms, and how many times as long the slow ones take."""
+    losses = {form: common.run_part("same", form=form)["loss"] for form in ("shared", *SLOW)}
+    common.agree("AlterRec on the same draws", losses)
     found = {form: common.run_part("step", form=form, repeats=5) for form in FORMS}
     print(f"{BATCH} rows, {N_ITEMS:,} items, d = {WIDTH}, ranks {FIRST:,} to {LAST:,}\n")
     header = ("negatives", "CPU seconds", "of these the draw", "row by row / this",
-              "as released / this", "peak MiB")  # fmt: skip
+              "as released / this", "x product", "peak MiB")  # fmt: skip
     slow = [found[form]["seconds"] for form in SLOW]
     rows = [
-        (form, x["seconds"], x["drawing"], *(s / x["seconds"] for s in slow), x["peak_mb"])
+        (form, x["seconds"], x["drawing"], *(s / x["seconds"] for s in slow),
+         x["seconds"] / x["product"], x["peak_mb"])
         for form, x in found.items()
-    ]
+    ]  # fmt: skip
     common.table(header, rows)
     for form in SLOW:
         print(f"{form}: {found[form]['seconds'] / found['shared']['seconds']:.2f} x shared")
@@ -175,4 +201,4 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    common.main({"step": step}, report)
+    common.main({"step": step, "same": same}, report)

@@ -16,6 +16,7 @@ import common
 ROWS, WIDTH = 2048, 64
 ITEMS = (5_000, 20_000, 100_000)
 DRAWN = 2048
+QUICK = {"ROWS": 64, "ITEMS": (500, 1_000), "DRAWN": 100, "BEYOND": 2_000}
 BEYOND = 1_000_000  # only by chunks
 
 
@@ -146,21 +147,21 @@ def report() -> None:
     header = (
         "items",
         "sample s",
-        "MiB",
+        "sample MiB",
         "chunks s",
         "times the limit",
-        "MiB",
+        "chunks MiB",
         "plain s",
-        "MiB",
+        "plain MiB",
         "times faster",
         "times smaller",
     )
-    common.table(header, rows)
+    common.table(header, rows, "The head alone")
     made = common.run_part("sasrec", n_items=BEYOND)
     cells = (BEYOND, *(made[name] for name in ("step", "train_mb", "chunk", "score", "peak_mb")))
     header = ("items", "step s", "peak MiB", "rows scored", "s", "peak MiB of all")
-    print("RecBole's SASRec, one step of its default batch, then one chunk of an evaluation")
-    common.table(header, [cells])
+    title = "RecBole's SASRec, one step of its default batch, then one chunk of an evaluation"
+    common.table(header, [cells], title)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """What the benchmarks share: generated sessions, timing, parts in processes of their own, tables.
 
 Importing this module imports neither torch nor RecBole; each part pays for what it needs itself.
+A script takes ``--json=FILE``, where its tables go besides, and ``--quick``: the sizes that its
+``QUICK`` names, to see that it works. Times of such sizes mean nothing.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import os
 import resource
@@ -13,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +26,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+_QUICK = "RECBOLE_MM_QUICK"
+_parts: dict[str, Callable[..., dict[str, Any]]] = {}
+_tables: list[dict[str, Any]] = []
 
 
 def peak_memory_mb() -> float:
@@ -38,6 +46,8 @@ def peak_memory_mb() -> float:
 
 def median_seconds(job: Callable[[], Any], repeats: int, warm: int = 1) -> float:
     """Return the median processor time of ``repeats`` calls, after ``warm`` uncounted ones."""
+    if os.environ.get(_QUICK):
+        return seconds(job)
     for _ in range(warm):
         job()
     return statistics.median(seconds(job) for _ in range(repeats))
@@ -52,36 +62,108 @@ def seconds(job: Callable[[], Any]) -> float:
 
 def run_part(name: str, **settings: Any) -> dict[str, Any]:
     """Run one part of the calling script in a new process and return its numbers."""
+    if os.environ.get(_QUICK) and hasattr(os, "fork"):
+        return _forked(name, settings)
     command = [sys.executable, sys.argv[0], json.dumps([name, settings])]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def _forked(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a part in a copy of this process, which has imported what takes long."""
+    importlib.import_module("recbole_mm.run")
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            numbers = {**_parts[name](**settings), "peak_mb": peak_memory_mb()}
+            os.write(writer, json.dumps(numbers).encode())
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        said = stream.read()
+    if os.waitpid(child, 0)[1]:
+        raise SystemExit(f"the part {name} failed with {settings}")
+    return dict(json.loads(said))
+
+
 def main(parts: Mapping[str, Callable[..., dict[str, Any]]], report: Callable[[], None]) -> None:
     """Run the part named on the command line, or the whole report."""
+    _parts.update(parts)
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    if len(sys.argv) < 2:
-        report()
+    if len(sys.argv) < 2 or sys.argv[1].startswith("--"):
+        _report(report)
         return
+    _shrink()
     warnings.simplefilter("ignore", FutureWarning)  # RecBole's, a page of them
     name, settings = json.loads(sys.argv[1])
     numbers = parts[name](**settings)
     print(json.dumps({**numbers, "peak_mb": peak_memory_mb()}))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows of text and numbers as a Markdown table."""
-    cells = [list(header), *([_text(value) for value in row] for row in rows)]
+def _report(report: Callable[[], None]) -> None:
+    """Make the report, and write its tables to a file if one is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", help="file for the tables")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
+    args = parser.parse_args()
+    if args.quick:
+        os.environ[_QUICK] = "1"  # for the parts, too
+    _shrink()
+    report()
+    if args.json:
+        Path(args.json).write_text(json.dumps(_tables, indent=1))
+
+
+def _shrink() -> None:
+    """Take the script's quick sizes, if they are asked for."""
+    script = vars(sys.modules["__main__"])
+    if os.environ.get(_QUICK):
+        script.update(script["QUICK"])
+
+
+def agree(what: str, losses: Mapping[str, float], apart: float = 1e-4) -> None:
+    """Stop if the first losses of both sides differ: then they do not compute the same."""
+    values = list(losses.values())
+    if max(values) - min(values) > apart * abs(values[0]):
+        raise SystemExit(f"{what}: first losses differ, so there is nothing to compare: {losses}")
+    print(f"{what}: first losses without dropout agree ({values[0]:.6g})")
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", keys: int = 1
+) -> None:
+    """Print rows of text and numbers as a Markdown table, and keep them for the file.
+
+    Parameters
+    ----------
+    header, rows
+        Names of the columns, and the cells.
+    title
+        Of the table, printed above it; needed where a script has several.
+    keys
+        How many columns in front name a row.
+    """
+    if title:
+        print(f"{title}\n")
+    plain = [list(row) for row in rows]
+    _tables.append({"title": title, "keys": keys, "header": list(header), "rows": plain})
+    cells = [list(header), *([text(value) for value in row] for row in rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
     for number, row in enumerate(cells):
-        print("| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |")
+        print("| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |")
         if number == 0:
             print("|" + "|".join("-" * (w + 2) for w in widths) + "|")
     print()
 
 
-def _text(value: Any) -> str:
-    """Return a number with three significant digits."""
+def text(value: Any) -> str:
+    """Return a number with three significant digits, anything else as it is."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -204,10 +286,43 @@ def stock_sasrec(
     return config, build
 
 
+def first_loss(model: Any, rows: Any) -> float:
+    """Return the loss of a batch without dropout; what is drawn for it is always the same."""
+    import torch
+
+    dropouts = [part for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+    before = [part.p for part in dropouts]
+    for part in dropouts:
+        part.p = 0.0
+    torch.manual_seed(1)
+    with torch.no_grad():
+        loss = model.train().calculate_loss(rows)
+    for part, p in zip(dropouts, before, strict=True):
+        part.p = p
+    return float(sum(loss) if isinstance(loss, tuple) else loss)
+
+
+def product_seconds(rows: int, width: int, n_items: int) -> float:
+    """Return the time of what a step over all items cannot do without: three matrix products.
+
+    The scores of ``rows`` vectors of ``width`` numbers, and the gradients of both sides.
+    """
+    import torch
+
+    query, items = torch.rand(rows, width), torch.rand(n_items, width)
+    scores = query @ items.T
+
+    def once() -> tuple[Any, ...]:
+        return query @ items.T, scores @ items, scores.T @ query
+
+    return median_seconds(once, 3)
+
+
 def gemm_rate(size: int = 1500) -> float:
     """Return the FLOP/s that a matrix product of this process reaches."""
     import torch
 
+    size = 200 if os.environ.get(_QUICK) else size
     left = torch.rand(size, size)
     return 2 * size**3 / median_seconds(lambda: left @ left, 5)
 
@@ -216,6 +331,7 @@ def copy_rate(megabytes: int = 256) -> float:
     """Return the bytes/s read and written by a copy of memory in this process."""
     import torch
 
+    megabytes = 1 if os.environ.get(_QUICK) else megabytes
     source = torch.rand(megabytes * 2**18)
     target = torch.empty_like(source)
     return 2 * source.numel() * 4 / median_seconds(lambda: target.copy_(source), 5)

@@ -17,6 +17,7 @@ from typing import Any
 import common
 
 NAME, N_ITEMS, N_SESSIONS, BATCH = "shared", 2_000, 2_000, 512
+QUICK = {"N_ITEMS": 100, "N_SESSIONS": 100, "BATCH": 32}
 KEYS: dict[str, dict[str, Any]] = {
     "SASRec": {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0},
     "SRIM": {"emb_dropout": 0.0, "att_dropout": 0.0},

@@ -19,6 +19,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 ITEMS, ROWS, LENGTH = 20_000, 4_096, 4.8
 LENGTHS, BATCHES, TURNS = (20, 50), (4_096, 256), 3
+QUICK = {"ITEMS": 300, "ROWS": 64, "LENGTHS": (20,), "BATCHES": (64,), "TURNS": 1}
 Side = Callable[[], dict[str, float]]
 
 
@@ -96,8 +97,7 @@ def report() -> None:
                 seconds["RecBole"] / seconds["ours"], seconds["RecBole"] / seconds["product"],
                 made["apart"], *(one["peak_mb"] - one["before"] for one in peaks),
             ))  # fmt: skip
-        print(f"{model}\n")
-        common.table(header, table)
+        common.table(header, table, model, keys=3)
 
 
 if __name__ == "__main__":

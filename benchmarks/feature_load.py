@@ -9,6 +9,7 @@ from typing import Any
 import common
 
 N_ITEMS, WIDTH, NAME = 100_000, 384, "features"
+QUICK = {"N_ITEMS": 200}
 
 
 def write(folder: str) -> dict[str, Any]:

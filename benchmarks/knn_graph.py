@@ -11,6 +11,7 @@ from typing import Any
 import common
 
 WIDTH, COUNT, SAMPLE = 384, 50, 1_000
+QUICK = {"ROWS": (("exact", 500), ("exact", 1_000))}
 ROWS = (
     ("exact", 4_400), ("exact", 12_000), ("exact", 23_000), ("faiss", 23_000), ("faiss", 100_000),
 )  # fmt: skip
@@ -45,6 +46,8 @@ def search(backend: str, n_items: int) -> dict[str, Any]:
         "wall": time.perf_counter() - wall,
         "seconds": time.process_time() - start,
         "before_mb": before,
+        # Every item with every item, the bare product.
+        "product": 2 * WIDTH * n_items**2 / common.gemm_rate(),
         "search_mb": common.peak_memory_mb(),
     }
     rows = torch.arange(1, n_items + 1, max(1, n_items // SAMPLE))
@@ -58,10 +61,12 @@ def report() -> None:
     rows = []
     for backend, n_items in ROWS:
         made = common.run_part("search", backend=backend, n_items=n_items)
-        cells = (made["wall"], made["seconds"], made["recall"], made["before_mb"])
+        times = (made["wall"], made["seconds"], made["seconds"] / made["product"])
+        cells = (*times, made["recall"], made["before_mb"])
         rows.append((f"{n_items:,}", backend, *cells, made["search_mb"]))
-    header = ("items", "search", "wall s", "CPU s", "recall", "MiB before", "peak MiB")
-    common.table(header, rows)
+    header = ("items", "search", "wall s", "CPU s", "x bare product", "recall", "MiB before",
+              "peak MiB")  # fmt: skip
+    common.table(header, rows, keys=2)
 
 
 if __name__ == "__main__":

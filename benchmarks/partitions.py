@@ -13,6 +13,7 @@ from typing import Any
 import common
 
 SIZES = (300_000, 3_000_000)
+QUICK = {"SIZES": (3_000,), "N_ITEMS": 200}
 NAME, N_ITEMS, FILES = "shop", 100_000, 8
 
 
@@ -80,8 +81,9 @@ def report() -> None:
             ratios = [base[key] / numbers[key] for key in ("seconds", "reading_mb", "all_mb")]
             sums = (numbers["reading_mb"], per_row, ratios[1], numbers["all_mb"], ratios[2])
             rows.append((form, made, numbers["seconds"], ratios[0], *sums))
-    header = ("form", "interactions", "read CPU s", "atomic / this", "MiB", "bytes per row")
-    common.table((*header, "atomic / this", "with the split MiB", "atomic / this"), rows)
+    header = ("form", "interactions", "read CPU s", "s, atomic / this", "MiB", "bytes per row",
+              "MiB, atomic / this", "MiB with the split", "with it, atomic / this")  # fmt: skip
+    common.table(header, rows, keys=2)
 
 
 if __name__ == "__main__":

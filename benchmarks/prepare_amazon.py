@@ -10,6 +10,7 @@ from typing import Any
 
 import common
 
+QUICK = {"LINES": 5_000, "USERS": 400, "ITEMS": 100}
 LINES, USERS, ITEMS, WORDS = 2_000_000, 120_000, 30_000, 60
 
 

@@ -16,6 +16,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "SRIM": {}, "AlterRec": {}, "MMSBR": {"use_text": True}, "MDSRec": {"preset": "text"},
     "Counting": {"beta": 0.0}, "SASRec": {}, "GRU4Rec": {},
 }  # fmt: skip
+QUICK = {
+    "N_ITEMS": 200, "SESSIONS": 600, "WIDTH": 16, "ASKED": 250, "BATCHES": 1, "ONES": 10,
+    "REQUESTS": 64, "SERVED": ("SASRec",), "CLIENTS": (4,), "MODELS": {"SASRec": {}},
+}  # fmt: skip
+SERVED, CLIENTS = ("SRIM", "SASRec"), (1, 16, 64)
 ASKED, BATCHES, ONES, REQUESTS = 4096, 3, 200, 2000
 
 
@@ -153,15 +158,13 @@ def report() -> None:
         "equal of 200",
     )  # fmt: skip
     common.table(header, rows)
-    print(
-        f"{REQUESTS:,} requests of one session over HTTP; service and clients share the machine\n"
-    )
     rows = []
-    for model in ("SRIM", "SASRec"):
-        for clients in (1, 16, 64):
+    for model in SERVED:
+        for clients in CLIENTS:
             made = common.run_part("over_http", model=model, clients=clients)
             rows.append((model, clients, made["rate"], made["p50"], made["p99"]))
-    common.table(("model", "clients", "requests/s", "p50 wall ms", "p99"), rows)
+    title = f"{REQUESTS:,} requests of one session over HTTP; service and clients on one machine"
+    common.table(("model", "clients", "requests/s", "p50 wall ms", "p99"), rows, title, keys=2)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import common
 
 SIZES = (10_000, 100_000, 1_000_000)
+QUICK = {"SIZES": (500, 2_000)}
 WIDTH, N_LAYERS, BATCH, LENGTH = 32, 4, 64, 20
 
 
@@ -88,6 +89,7 @@ def cost(n_items: int, size: int) -> dict[str, Any]:
     time = common.median_seconds(step, 3, warm=1)
     model.eval()
     numbers = {"nnz": model.graph.counts.nnz, "build": build, "step": time}
+    numbers["product"] = time / common.product_seconds(size, 2 * WIDTH, n_items)
     return {**numbers, "first": common.seconds(predict), "next": common.median_seconds(predict, 3)}
 
 
@@ -95,17 +97,16 @@ def report() -> None:
     """Print the table and the growth from size to size."""
     print(__doc__)
     made = [common.run_part("cost", n_items=size, size=BATCH) for size in SIZES]
-    names = ("nnz", "build", "step", "first", "next", "peak_mb")
-    header = ("items", "stored pairs", "build s", "step s", "first evaluation batch s",
-              "next batch s", "peak MiB")  # fmt: skip
+    names = ("nnz", "build", "step", "product", "first", "next", "peak_mb")
+    header = ("items", "stored pairs", "build s", "step s", "step x product",
+              "first evaluation batch s", "next batch s", "peak MiB")  # fmt: skip
     sized = list(zip(SIZES, made, strict=True))
     common.table(header, [(size, *(x[name] for name in names)) for size, x in sized])
     growth = [
         (f"{small:,} to {large:,}", *(y[name] / x[name] for name in names))
         for (small, x), (large, y) in zip(sized, sized[1:], strict=False)
     ]
-    print("growth for ten times the items (a square would be 100)")
-    common.table(header, growth)
+    common.table(header, growth, "growth for ten times the items (a square would be 100)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """One training step of SRIM at the size of Amazon Cellphones: sparse, and dense as released.
 
 The dense forms compute the same propagation: ``densified`` makes a dense ``N x N`` matrix of the
-sparse one in every layer of both branches, as the released code does; ``one dense`` makes it once.
-The rest of the step (attention, losses, optimiser) is this package's in all rows.
+sparse one in every layer of both branches, as the released code does; ``one dense`` makes it once
+(propagation alone). The rest of the step (attention, losses, optimiser) is this package's in all
+rows. Losses without dropout must agree with that of the sparse form. ``product`` is the time of
+three bare matrix products, scores and their gradients.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import common
 N_ITEMS, N_SESSIONS, MEAN_LENGTH = 9_091, 40_344, 3.05
 N_LAYERS, WIDTH = 4, 100
 BATCHES = (50, 512)
+QUICK = {"N_ITEMS": 200, "N_SESSIONS": 400, "BATCHES": (50,), "WIDTH": 8, "N_LAYERS": 2}
 FORMS = ("sparse", "densified", "one dense")
-# The same step without propagation: what all forms share.
+STEPS = ("sparse", "densified")
+# The same step without propagation: what both share.
 SHARED = "no propagation"
 
 
@@ -55,8 +59,8 @@ def step(form: str, preset: str, batch: int, repeats: int) -> dict[str, Any]:
     from recbole_mm.model.srim import gcn
     from recbole_mm.model.srim import model as srim
 
-    if form in ("densified", "one dense"):
-        gcn.residual_propagate = dense_propagate(kept=form == "one dense")
+    if form == "densified":
+        gcn.residual_propagate = dense_propagate(kept=False)
         # The sparse form propagates frozen features once, at the start; the released form
         # propagates both branches in every step.
         srim.residual_propagate = lambda table, *_: table
@@ -73,7 +77,7 @@ def step(form: str, preset: str, batch: int, repeats: int) -> dict[str, Any]:
             train_batch_size=batch,
         )
         model, rows = prepared.model.train(), next(iter(prepared.train))
-        if form in ("densified", "one dense"):
+        if form == "densified":
             model.gcn.update(
                 {branch: gcn.ResidualGCN(N_LAYERS, WIDTH) for branch in model.branches}
             )
@@ -86,13 +90,14 @@ def step(form: str, preset: str, batch: int, repeats: int) -> dict[str, Any]:
             optimizer.step()
             return float(loss.detach())
 
-        first_loss = once()
-        time = common.median_seconds(once, repeats, warm=1)
-        numbers = {"loss": first_loss, "seconds": time, "nnz": model.graph.counts.nnz}
+        numbers = {"loss": common.first_loss(model, rows), "nnz": model.graph.counts.nnz}
+        numbers["seconds"] = common.median_seconds(once, repeats, warm=1)
         numbers["n_items"] = model.n_items
         # Only the sparse form is looked into: the dense ones make N x N tensors by construction.
         if form == "sparse":
+            wide = 2 * WIDTH  # both branches side by side
             numbers |= {
+                "product": common.product_seconds(batch, wide, model.n_items),
                 **_limits(model, batch, preset),
                 **_largest(once),
                 **_propagations(prepared),
@@ -183,8 +188,8 @@ def report() -> None:
          numbers["peak_mb"])
         for form, numbers in alone.items()
     ]  # fmt: skip
-    print("propagation of one branch, forward and backward")
-    common.table(("form", "seconds", "x sparse", "peak MiB"), rows)
+    title = "propagation of one branch, forward and backward"
+    common.table(("form", "seconds", "x sparse", "peak MiB"), rows, title)
     for batch in BATCHES:
         _report_steps(batch)
 
@@ -195,27 +200,34 @@ def _report_steps(batch: int) -> None:
     for preset in ("sound", "official"):
         made = {
             form: common.run_part(
-                "step", form=form, preset=preset, batch=batch, repeats=9 if form == "sparse" else 3
+                "step",
+                form=form,
+                preset=preset,
+                batch=batch,
+                repeats=2 if form == "densified" else 9,
             )
-            for form in (*FORMS, SHARED)
+            for form in (*STEPS, SHARED)
         }
+        same = {form: made[form]["loss"] for form in STEPS}
+        common.agree(f"SRIM {preset}, batch {batch}", same)
         base, shared = made["sparse"]["seconds"], made[SHARED]["seconds"]
         rows += [(f"{preset}, {form}", *_columns(x, base, shared)) for form, x in made.items()]
         looks.append(_look(preset, made["sparse"]))
-    print(f"training step, batch {batch}, {made['sparse']['nnz']:,} stored pairs")
+    title = f"training step, batch {batch}, {made['sparse']['nnz']:,} stored pairs"
     header = ("preset and form", "CPU seconds", "x sparse", "propagation alone, x sparse",
-              "peak MiB", "first loss")  # fmt: skip
-    common.table(header, rows)
-    header = ("sparse form", "GFLOP/s", "limit s", "x limit", "largest tensor", "N x N",
-              "propagations in batches of evaluation")  # fmt: skip
-    common.table(header, looks)
+              "peak MiB", "loss")  # fmt: skip
+    common.table(header, rows, title)
+    header = ("sparse form", "GFLOP/s", "limit s", "x limit", "x product", "largest tensor",
+              "N x N", "propagations in batches of evaluation")  # fmt: skip
+    common.table(header, looks, f"the sparse form, batch {batch}")
 
 
 def _look(preset: str, x: dict[str, Any]) -> tuple[Any, ...]:
     """Return what the sparse form reaches of the limit, and its largest tensor."""
     calls = f"{x['eval_propagations']} in {x['eval_batches']}"
     rate, times = x["flops"] / x["seconds"] / 1e9, x["seconds"] / x["limit"]
-    return preset, rate, x["limit"], times, x["largest"], x["n_items"] ** 2, calls
+    bare = x["seconds"] / x["product"]
+    return preset, rate, x["limit"], times, bare, x["largest"], x["n_items"] ** 2, calls
 
 
 def _columns(

@@ -9,6 +9,7 @@ from typing import Any
 
 import common
 
+QUICK = {"MODELS": ("SASRec",)}
 MODELS = ("SASRec", "SRIM", "AlterRec", "MMSBR", "MDSRec")
 
 
@@ -56,13 +57,13 @@ def report() -> None:
         )
     ]
     rows.append(("import recbole_mm.run", common.run_part("imported")["seconds"], ""))
-    common.table(("", "CPU s", "says"), rows)
+    common.table(("", "CPU s", "says"), rows, "until the answer")
     with common.temporary_folder() as folder:
         # Text vectors are made at the first run on a data set; that is not counted here.
         common.run_part("first_batch", model="SRIM", folder=str(folder))
         found = [common.run_part("first_batch", model=m, folder=str(folder)) for m in MODELS]
     rows = [(m, f["seconds"], f["peak_mb"]) for m, f in zip(MODELS, found, strict=True)]
-    common.table(("first loss after the import", "CPU s", "peak MiB"), rows)
+    common.table(("model", "CPU s", "peak MiB"), rows, "first loss after the import")
 
 
 if __name__ == "__main__":
