@@ -108,7 +108,7 @@ class _Bound:
 _BOUNDS = (
     _Bound("recbole", (1, 2, 1), (1, 3), "other versions have other settings"),
     _Bound("numpy", (1, 26), (3,), "other versions were not tried"),
-    _Bound("pandas", (2, 1, 1), (3,), "RecBole by itself goes wrong with pandas 3"),
+    _Bound("pandas", (2, 1, 1), (4,), "other versions were not tried"),
     _Bound("torch", (2, 6), (2, 14), "newer versions were not tried", fatal=False),
 )
 # What RecBole imports, beside the above; from Python 3.12 on it does not bring them itself.
@@ -270,6 +270,8 @@ _NOISE: tuple[tuple[str, type[Warning], str], ...] = (
     (r"`torch\.cuda\.amp\.autocast", FutureWarning, "recbole"),
     ("`np.bool8` is a deprecated alias", DeprecationWarning, ""),
     ("pkg_resources is deprecated as an API", UserWarning, ""),
+    # Columns of pandas 3 are read-only; nothing writes into the tensors that share them.
+    ("The given NumPy array is not writable", UserWarning, "recbole"),
 )
 
 
@@ -333,9 +335,8 @@ def prepare_torchvision() -> bool:
     bool
         Whether the operators were declared by this call.
     """
-    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
-        return False
-    if _kept_alive or torchvision_fits():
+    settled = "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None
+    if settled or _kept_alive or torchvision_fits():
         return False
     import torch
 
@@ -343,8 +344,7 @@ def prepare_torchvision() -> bool:
     library = declare("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    # The declaration lives as long as this object.
-    _kept_alive.append(library)
+    _kept_alive.append(library)  # The declaration lives as long as this object.
     return True
 
 

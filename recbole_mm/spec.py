@@ -167,6 +167,18 @@ OURS = {
             ("LLM2BERT4Rec", "llm2"),
         )
     },
+    "DIMO": ModelSpec(
+        "DIMO",
+        f"{_MODEL}.peers.dimo:DIMO",
+        origin="recbole_mm",
+        settings=f"{_MODEL}.peers.settings:DIMOSettings",
+        variants={
+            "official": (
+                f"{_MODEL}.peers.dimo_official:OfficialDIMO",
+                f"{_MODEL}.peers.settings:OfficialDIMOSettings",
+            ),
+        },
+    ),
     "CoHHN": ModelSpec(
         "CoHHN",
         f"{_MODEL}.peers.cohhn:CoHHN",

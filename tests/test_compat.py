@@ -56,7 +56,7 @@ def stock_config(**settings: Any) -> Config:
 def test_the_tried_versions_have_no_problem() -> None:
     for minor in (10, 11, 12, 13):
         assert compat.check_versions(GOOD.get, (3, minor)) == []
-        newest = {**GOOD, "numpy": "2.4.6"}
+        newest = {**GOOD, "numpy": "2.4.6", "pandas": "3.1.1"}
         assert compat.check_versions(newest.get, (3, minor)) == []
 
 
@@ -65,7 +65,7 @@ def test_the_tried_versions_have_no_problem() -> None:
     [
         ({"numpy": "1.25.2"}, "pip install 'numpy>=1.26,<3'", True),
         ({"numpy": "3.0.0"}, "pip install 'numpy>=1.26,<3'", True),
-        ({"pandas": "3.1.1"}, "pip install 'pandas>=2.1.1,<3'", True),
+        ({"pandas": "4.0.0"}, "pip install 'pandas>=2.1.1,<4'", True),
         ({"recbole": "1.1.1"}, "pip install 'recbole>=1.2.1,<1.3'", True),
         ({"recbole": None}, "pip install 'recbole>=1.2.1,<1.3'", True),
         ({"torch": None}, "pip install 'torch>=2.6,<2.14'", True),
@@ -133,9 +133,9 @@ def test_the_oldest_versions_that_are_tried_are_those_allowed() -> None:
 
 def test_a_run_stops_before_it_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     compat.require_versions()
-    versions = {**GOOD, "pandas": "3.0.0"}
+    versions = {**GOOD, "pandas": "4.0.0"}
     monkeypatch.setattr(compat.check_versions, "__defaults__", (versions.get, (3, 11)))
-    with pytest.raises(ConfigError, match=r"pandas 3\.0\.0.*Type: pip install 'pandas>=2"):
+    with pytest.raises(ConfigError, match=r"pandas 4\.0\.0.*Type: pip install 'pandas>=2"):
         MMConfig("Pop", "ml-100k")
 
 

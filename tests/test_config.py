@@ -216,7 +216,7 @@ def test_a_class_can_stand_for_its_name(toy: str) -> None:
         ("lerning_rate", 1, ["unknown key 'lerning_rate'", "Did you mean learning_rate"]),
         ("learning-rate", 1, ["Did you mean learning_rate"]),
         ("mask_ratio", 0.1, ["It is a key of LLM2BERT4Rec, BERT4Rec", "SASRec does not read it"]),
-        ("w_co", 0.1, ["It is a key of SRIM"]),
+        ("w_co", 0.1, ["It is a key of DIMO, SRIM"]),
         ("qwertzuiop", 1, ["unknown key 'qwertzuiop'", "`--explain` lists the keys"]),
         ("MODEL_TYPE", 1, ["unknown key"]),
         ("learning_rate", "fast", ["learning_rate = 'fast'", "expected float, above 0"]),

@@ -20,7 +20,7 @@ SHIPPED = sorted(f for f in yaml_files.path().rglob("*.yaml") if f.parent.name n
 
 OURS = (
     "SRIM", "AlterRec", "NFRec", "MMSBR", "MDSRec",
-    "LLM2SASRec", "LLM2BERT4Rec", "CoHHN", "MISSRec", "UniSRec",
+    "LLM2SASRec", "LLM2BERT4Rec", "CoHHN", "MISSRec", "DIMO", "UniSRec",
     "SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting",
 )  # fmt: skip
 

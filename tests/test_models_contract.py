@@ -183,6 +183,9 @@ TABLE = {
         {**UNISREC, "preset": "pretrain", "hidden_size": 64, "adaptor_dropout_prob": 0.0},
         overfit=Overfit(learning_rate=0.01, epochs=400, hit=0.5),
     ),
+    "DIMO": Row("DIMO", {**SRIM, **BOTH}),
+    "DIMO with parts": Row("DIMO", {**SRIM, "score_parts": PARTS}),
+    "DIMO official": Row("DIMO", {"embedding_size": 16, "preset": "official"}),
     "LLM2SASRec": Row("LLM2SASRec", {**TRANSFORMER, "score_parts": PARTS}),
     "LLM2BERT4Rec": Row("LLM2BERT4Rec", TRANSFORMER, broken=BROKEN_BERT4REC),
 }
@@ -195,7 +198,7 @@ READ_FEATURES = (
     "AlterRec aug", "MDSRec", "MDSRec paper", "MDSRec text", "MMSBR", "MMSBR no image",
     "MMSBR no price", "MMSBR official", "ContentKNN", "Counting text",
     "GRU4RecF vectors", "SASRecF vectors", "FDSA vectors", "LLM2SASRec", "LLM2BERT4Rec",
-    "MISSRec", "MISSRec text, inductive",
+    "MISSRec", "MISSRec text, inductive", "DIMO", "DIMO with parts",
     "UniSRec", "UniSRec text", "UniSRec with parts", "UniSRec pretrain",
 )  # fmt: skip
 COUNTED_WHEN_BUILT = ("SPop", "SessionRules", "SessionKNN", "ContentKNN", "Counting")

@@ -49,7 +49,12 @@ def knocked_out(
     """
     if what != MODALITIES:
         raise ConfigError(f"knock_out = {what!r} is not accepted; expected {MODALITIES}")
-    made = [one for row in rows for one in _of_row(row, configure(row))]
+    made = [
+        one
+        for row in rows
+        for one in _of_row(row, configure(row))
+        if _can_be_run(one, configure(one))
+    ]
     if not made:
         raise ConfigError(
             "knock_out = modalities: no row reads text, images or another modality here. Add one "
@@ -78,6 +83,18 @@ def _of_row(row: RowSpec, config: MMConfig) -> Iterator[RowSpec]:
                     "feature_source_of": [*concerned],
                 }
                 yield _made(row, modality, source, keys)
+
+
+def _can_be_run(row: RowSpec, config: MMConfig) -> bool:
+    """Return whether a model makes sense of the keys; without its only input none does."""
+    settings = config.spec.load_settings(config["preset"])
+    try:
+        if settings is not None:
+            settings.of(config)
+    except ConfigError as error:
+        logger.warning("there is no row %s: %s", row.label, error)
+        return False
+    return True
 
 
 def _without(config: MMConfig, available: Sequence[str]) -> dict[str, Mapping[str, Plain]]:

@@ -42,11 +42,13 @@ def mean_softmax_ce(
     target: Tensor,
     struck: Tensor | None = None,
     padding_counts: bool = False,
+    bonus: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Mean softmax cross-entropy of ``query . items^T`` over all items but padding, a scalar.
 
     Equal to `recbole_mm.model.losses.softmax_ce` of columns 1 to N - 1, and more than twice as
-    fast. Numbers of less than 32 bits are computed in float32, in mixed precision too. Inside
+    fast. Numbers of less than 32 bits are computed in float32; in mixed precision (autocast) the
+    products are of its bits, and their softmax in float32. Inside
     `recbole_mm.model.sampled.sampling` it is the loss over a sample of the items.
 
     Parameters
@@ -61,10 +63,15 @@ def mean_softmax_ce(
         Items ``(B, T)`` that are no classes of their row, unless they are its target; 0 fills up.
     padding_counts
         Row 0 is a class, as in RecBole's models; a sample never holds it.
+    bonus
+        Items ``(B, T)``, filled up with 0, and a scalar that is added to their scores in their row.
     """
     if (sampler := sampler_for(items)) is not None:
-        return sampler.loss(query, items, target, struck)
-    given = query, items, target, struck, padding_counts, torch.is_grad_enabled()
+        return sampler.loss(query, items, target, struck, bonus)
+    graded, kind = torch.is_grad_enabled(), query.device.type
+    narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    held, more = (None, None) if bonus is None else bonus
+    given = query, items, target, struck, held, more, padding_counts, narrow, graded
     return _MeanSoftmaxCE.apply(*given)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -74,40 +81,62 @@ class _MeanSoftmaxCE(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, items: Tensor, target: Tensor, struck: Tensor | None,
-        padding_counts: bool, graded: bool,
+        held: Tensor | None, more: Tensor | None, padding_counts: bool,
+        narrow: torch.dtype | None, graded: bool,
     ) -> Tensor:  # fmt: skip
         with torch.autocast(query.device.type, enabled=False):
-            loss, *grads = _forth_and_back(query, items, target, struck, padding_counts, graded)
+            given = query, items, target, struck, held, more, padding_counts, narrow, graded
+            loss, *grads = _forth_and_back(*given)
         ctx.save_for_backward(*grads)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        to_query, to_items = ctx.saved_tensors
-        return to_query * grads[0], to_items * grads[0], None, None, None, None
+        to_query, to_items, to_more = (one * grads[0] for one in ctx.saved_tensors)
+        more = to_more if ctx.needs_input_grad[5] else None
+        return to_query, to_items, None, None, None, more, None, None, None
 
 
 def _forth_and_back(
-    query: Tensor, items: Tensor, target: Tensor, struck: Tensor | None, padding_counts: bool,
-    graded: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return the mean loss and, if graded, its gradients by queries and items."""
+    query: Tensor, items: Tensor, target: Tensor, struck: Tensor | None, held: Tensor | None,
+    more: Tensor | None, padding_counts: bool, narrow: torch.dtype | None, graded: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the mean loss and, if graded, its gradients by queries, items and bonus."""
     wide = torch.promote_types(query.dtype, torch.float32)
-    left, right = query.to(wide), items.to(wide)
-    to_left, to_right = torch.zeros_like(left), torch.zeros_like(right)
-    loss, n_rows = left.new_zeros(()), len(left)
+    to_left, to_right = (torch.zeros_like(one, dtype=wide) for one in (query, items))
+    left, right = query.to(narrow or wide), items.to(narrow or wide)
+    loss, to_more, n_rows = to_left.new_zeros(()), to_left.new_zeros(()), len(left)
     for rows in _chunks(n_rows, rows_per_chunk(len(right))):
         at = target[rows].unsqueeze(1)
         own = None if struck is None else struck[rows]
-        losses, chances = _softmax(left[rows] @ right.T, at, own, padding_counts)
+        scores = (left[rows] @ right.T).to(wide)
+        if held is not None and more is not None:
+            # An item held twice is set to the same score twice.
+            scores.scatter_(1, held[rows], scores.gather(1, held[rows]) + more.to(wide))
+        losses, chances = _softmax(scores, at, own, padding_counts)
         loss += losses.sum() / n_rows
         if graded:
             # The derivative of a row's loss by its scores: p - 1 at the target, else p.
             chances.scatter_add_(1, at, -torch.ones_like(losses)).div_(n_rows)
+            if held is not None:
+                to_more += (chances.gather(1, held[rows]) * _first_of_each(held[rows])).sum()
+            chances = chances.to(left.dtype)
             to_left[rows] = chances @ right
-            to_right.addmm_(chances.T, left[rows])
-    return loss, to_left.to(query.dtype), to_right.to(items.dtype)
+            if narrow is None:
+                to_right.addmm_(chances.T, left[rows])
+            else:
+                # Summed in full: many chunks are many roundings.
+                to_right += chances.T @ left[rows]
+    return loss, to_left.to(query.dtype), to_right.to(items.dtype), to_more
+
+
+def _first_of_each(held: Tensor) -> Tensor:
+    """Return where an item of a row ``(B, T)`` stands for the first time; nowhere for 0."""
+    ordered, order = held.sort(dim=1, stable=True)
+    new = ordered != 0
+    new[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    return torch.zeros_like(new).scatter_(1, order, new)
 
 
 def _softmax(

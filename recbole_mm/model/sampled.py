@@ -75,11 +75,16 @@ class ItemSampler:
         return drawn, self._log_expected[drawn]
 
     def loss(
-        self, query: Tensor, items: Tensor, target: Tensor, struck: Tensor | None = None
+        self,
+        query: Tensor,
+        items: Tensor,
+        target: Tensor,
+        struck: Tensor | None = None,
+        bonus: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Return the mean loss of `sampled_softmax_ce` over a new sample, a scalar."""
         self.used = True
-        return sampled_softmax_ce(query, items, target, *self.draw(query.device), struck)
+        return sampled_softmax_ce(query, items, target, *self.draw(query.device), struck, bonus)
 
 
 def sampled_softmax_ce(
@@ -89,6 +94,7 @@ def sampled_softmax_ce(
     drawn: Tensor,
     log_expected: Tensor,
     struck: Tensor | None = None,
+    bonus: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Mean sampled softmax cross-entropy with logQ correction, a scalar.
 
@@ -110,17 +116,31 @@ def sampled_softmax_ce(
         Items ``(n,)`` and ``log Q`` of each.
     struck
         Items ``(B, T)`` that are no classes of their row.
+    bonus
+        Items ``(B, T)``, and a scalar that is added to their scores in their row.
     """
     with torch.autocast(query.device.type, enabled=False):
         wide = torch.promote_types(query.dtype, torch.float32)
         left = query.to(wide)
         right = (left * gather_rows(items, target).to(wide)).sum(dim=1, keepdim=True)
         others = left @ gather_rows(items, drawn).to(wide).T - log_expected.to(wide)
+        if bonus is not None:
+            held, more = bonus
+            right = right + more * _among(target.unsqueeze(1), held)
+            others = others + more * _among(drawn, held)
         out = drawn == target.unsqueeze(1)
-        for column in () if struck is None else struck.unbind(dim=1):
-            out |= drawn == column.unsqueeze(1)
+        if struck is not None:
+            out |= _among(drawn, struck)
         scores = torch.cat([right, others.masked_fill(out, -math.inf)], dim=1)
         return F.cross_entropy(scores, torch.zeros_like(target))
+
+
+def _among(items: Tensor, rows: Tensor) -> Tensor:
+    """Return which items, ``(n,)`` or ``(B, n)``, are among those of each row ``(B, T)``."""
+    found = items == rows[:, :1]
+    for column in rows[:, 1:].unbind(dim=1):
+        found |= items == column.unsqueeze(1)
+    return found
 
 
 _SAMPLER: ContextVar[ItemSampler | None] = ContextVar("sampler", default=None)

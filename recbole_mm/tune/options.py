@@ -66,7 +66,7 @@ def add_sweep_options(parser: ArgumentParser) -> None:
 
 def add_paper_options(parser: ArgumentParser) -> None:
     """Add the options of ``paper``."""
-    _option(parser, "name", "srim, alterrec, mmsbr or mdsrec", required=True)
+    _option(parser, "name", "srim, alterrec, mmsbr, mdsrec or unisrec", required=True)
     _option(parser, "study", "table or figure of it; --list names them (default: the first)")
     _option(parser, "data_path", "folder that holds one folder per data set", metavar="FOLDER")
     _words(parser, "datasets", "other data sets than the paper's", options.comma_words)

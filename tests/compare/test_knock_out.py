@@ -59,6 +59,7 @@ def test_each_modality_of_a_row_is_left_out_shuffled_and_random():
         ("MMSBR", "MMSBR, without price", {"use_price": "false"}),
         ("Counting", "Counting, without text", {"beta": "0.0"}),
         ("x=FDSA:modalities=[text]", "x, without text", {"modalities": "[]"}),
+        ("DIMO", "DIMO, without text", {"branches": "id"}),
         ("MISSRec", "MISSRec, without image", {"modalities": '["text"]'}),
         ("x=UniSRec:modalities=[text,image]", "x, without image", {"modalities": '["text"]'}),
     ],
@@ -73,6 +74,12 @@ def test_what_has_no_key_for_it_is_shuffled_only():
                            "SRIM:branches=content, random text"]  # fmt: skip
     # Prices are a column: there are no vectors to shuffle.
     assert "MMSBR, shuffled price" not in made("MMSBR")
+
+
+def test_a_model_without_its_only_input_is_no_row_and_that_is_said(caplog):
+    found = made("x=SASRecF:modalities=[text],selected_features=[]")
+    assert list(found) == ["x, shuffled text", "x, random text"]
+    assert "there is no row x, without text: SASRecF was given no item feature" in caplog.text
 
 
 def test_without_any_modality_there_is_nothing_to_knock_out():

@@ -152,6 +152,7 @@ OURS = [
         "GRU4RecF",
         "FDSA",
     ),
+    *("DIMO", "DIMO official"),
 ]
 NETWORKS = [
     name for name in stock.class_names("sequential") if name not in (*stock.UNSUPPORTED, *OURS)

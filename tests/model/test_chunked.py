@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recbole.data.interaction import Interaction
@@ -13,6 +14,7 @@ from torch import Tensor
 from recbole_mm.evaluation.hooks import HasStartEpoch
 from recbole_mm.model import chunked
 from recbole_mm.model.losses import softmax_ce, without_own_items
+from recbole_mm.model.sampled import ItemSampler, sampling
 from recbole_mm.testing.case import SMALL, Case, backward, total, write_toy
 from recbole_mm.testing.training import LargestTensor
 
@@ -96,6 +98,39 @@ def test_softmax_by_hand_and_far_from_zero() -> None:
     items = torch.tensor([[9e9], [1000.0], [1000.0 + 1.0986123]], dtype=torch.float64)
     loss = chunked.mean_softmax_ce(torch.ones(2, 1).double(), items, torch.tensor([1, 2]))
     assert float(loss) == pytest.approx((1.3862944 + 0.2876821) / 2, abs=1e-6)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_bonus_of_the_items_of_a_row(masked: bool) -> None:
+    query, items, target, _ = drawn(13, 10, 4)
+    held = torch.randint(0, 10, (13, 4), generator=torch.Generator().manual_seed(5))
+    held[0], held[1, :2] = 3, target[1]  # the same item again, the target itself
+    more = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    own = held if masked else None
+
+    def by_definition(query: Tensor, items: Tensor, more: Tensor) -> Tensor:
+        among = torch.zeros(13, 10, dtype=torch.float64).scatter_(1, held, 1.0)
+        scores = query @ items.T + more * among
+        if masked:
+            scores = without_own_items(scores, held, target)
+        return softmax_ce(scores[:, 1:], target - 1).mean()
+
+    def found(query: Tensor, items: Tensor, more: Tensor) -> Tensor:
+        return chunked.mean_softmax_ce(query, items, target, own, bonus=(held, more))
+
+    given = query, items, more
+    torch.testing.assert_close(found(*given), by_definition(*given))
+    for left, right in zip(
+        torch.autograd.grad(found(*given), given),
+        torch.autograd.grad(by_definition(*given), given),
+        strict=True,
+    ):
+        torch.testing.assert_close(left, right)
+    assert torch.autograd.gradcheck(found, given)
+    # And of a sample that is all items.
+    with sampling(ItemSampler(np.ones(10, dtype=np.int64), 9, 0.0)):
+        torch.testing.assert_close(found(*given), by_definition(*given))
 
 
 def test_without_gradients_nothing_is_kept_and_parts_may_be_frozen() -> None:

@@ -189,15 +189,23 @@ def test_any_use_of_a_product_is_what_torch_makes_of_it(form: str) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_in_mixed_precision_the_loss_is_that_of_full_precision() -> None:
+def test_mixed_precision_has_products_of_its_bits() -> None:
     query, items, target = (one.float() if one.is_floating_point() else one for one in tables())
-    expected = FORMS["loss"](query, items, target)
-    with torch.autocast("cpu", dtype=torch.bfloat16), deferring(len(items)):
-        found = FORMS["loss"](query, items, target)
-        biased = FORMS["bias"](query, items, target)
-    torch.testing.assert_close(found, expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(biased, FORMS["bias"](query, items, target))
+    for form, exact in (("loss", False), ("bias", True)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            expected = FORMS[form](query, items, target)
+            with deferring(len(items)):
+                found = FORMS[form](query, items, target)
+        full = FORMS[form](query, items, target)
+        assert found.dtype == torch.float32 and abs(float((found - full).detach())) > 1e-5
+        for left, right in zip(
+            (found, *torch.autograd.grad(found, [query, items])),
+            (expected, *torch.autograd.grad(expected, [query, items])),
+            strict=True,
+        ):
+            assert left.dtype == right.dtype
+            near = {} if exact else {"rtol": 0.02, "atol": 0.002}
+            torch.testing.assert_close(left, right, **near)
 
 
 # ---- A sample of the items ----

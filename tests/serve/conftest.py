@@ -33,6 +33,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "selected_features": ["class"],
     },
     "LLM2BERT4Rec": {"hidden_size": 16, "inner_size": 16, "n_layers": 1},
+    "DIMO": {"embedding_size": 16, "co_samples": 64, "modalities": ["text", "image"]},
     "CoHHN": {"embedding_size": 16, "category_field": "class"},
     "MISSRec": {"hidden_size": 16, "inner_size": 16},
     "UniSRec": {"hidden_size": 16, "inner_size": 16, "n_layers": 1, "n_experts": 2},

@@ -55,6 +55,7 @@ def twin_of(recommender: Recommender, item: str) -> tuple[list[dict], dict]:
         "CoHHN",
         "MISSRec",
         "UniSRec",
+        "DIMO",
     ],
 )
 def test_known_items_keep_their_scores_and_new_ones_get_some(model, policy, packed) -> None:

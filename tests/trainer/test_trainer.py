@@ -355,3 +355,16 @@ def test_a_short_epoch_says_nothing_in_between(build, caplog):
     with caplog.at_level(logging.INFO):
         trainer.fit(train, valid)
     assert "batch" not in caplog.text
+
+
+def test_enable_amp_on_a_cpu_trains_in_bfloat16_and_evaluates_in_full(build):
+    losses, weights = [], []
+    for amp in (False, True):
+        trainer, train, valid, _ = build("SASRec", epochs=1, enable_amp=amp)
+        trainer.fit(train, valid, verbose=False)
+        losses.append(trainer.history[0]["loss"]["loss"])
+        weights.append(trainer.model.item_embedding.weight.dtype)
+        scores = trainer.model.full_sort_predict(next(iter(valid))[0])
+        assert scores.dtype == torch.float32
+    assert weights == [torch.float32] * 2
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.01)

@@ -100,7 +100,7 @@ def test_groups_of_rows_are_columns(shop: Path, tmp_path: Path) -> None:
     assert list(filled) == ["1-2", "3+"]  # Not at 5, where the paper parts them.
     for name, value in filled.items():
         assert f"toy P@20, history {name}" in text and f"{100 * value:.2f}" in text
-    assert "In the paper, and not here: DIMO." in text
+    assert "| DIMO |" in text and "not here" not in text
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,8 @@ class MDSRec(MMSequentialRecommender):
         """Return a stream's item vectors ``(B, T, d)``: ``Z`` (eq. 3) or ``G_m``."""
         if name == "id" and self.injection is not None:
             if "injected" not in tables:
-                return self.injection.at(tables["id"], item_seq)
+                with self.full_precision():
+                    return self.injection.at(tables["id"], item_seq)
             name = "injected"
         return gather_rows(tables[name], item_seq)
 
@@ -221,16 +222,25 @@ class MDSRec(MMSequentialRecommender):
     ) -> dict[str, Tensor]:
         """Return what meets each table: ``u`` and each ``h~_m``, ``(B, d)`` (eq. 17-18)."""
         found = self.sessions(item_seq, lengths, tables)
-        fused, queries = found["id"][0], {}
+        with self.full_precision():  # in mixed precision, the encoders alone are
+            queries = self._related(found, tables["id"].dtype)
+            return {name: self._match_of(name).query(one) for name, one in queries.items()}
+
+    def _related(
+        self, found: Mapping[str, tuple[Tensor, Tensor | None]], dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        """Return ``u`` and each ``h~_m`` of what the encoders gave."""
+        fused, queries = found["id"][0].to(dtype), {}
         for kind in self.kinds:
             session, centers = found[kind]
+            session = session.to(dtype)
             fused = fused + self.alpha[kind] * session
             if centers is not None:
+                centers = centers.to(dtype)
                 share = self.relation(session, centers)
                 session = session + (share.unsqueeze(1) @ centers).squeeze(1)
             queries[kind] = session
-        queries = {"id": fused, **queries}
-        return {name: self._match_of(name).query(vectors) for name, vectors in queries.items()}
+        return {"id": fused, **queries}
 
     def encode(
         self, item_seq: Tensor, item_seq_len: Tensor, tables: Mapping[str, Tensor]
@@ -244,14 +254,14 @@ class MDSRec(MMSequentialRecommender):
         target = interaction[self.ITEM_ID]
         with self.full_precision():
             tables = self._tables()
-            item_seq, lengths = self.inputs(interaction)
-            queries = self._queries(item_seq, lengths, tables)
             candidates = self._candidates(tables)
-            struck = item_seq if self.settings.train_own_items == "mask" else None
-            return tuple(
-                self.alpha[name] * mean_softmax_ce(query, candidates[name], target, struck)
-                for name, query in queries.items()
-            )
+        item_seq, lengths = self.inputs(interaction)
+        queries = self._queries(item_seq, lengths, tables)
+        struck = item_seq if self.settings.train_own_items == "mask" else None
+        return tuple(
+            self.alpha[name] * mean_softmax_ce(query, candidates[name], target, struck)
+            for name, query in queries.items()
+        )
 
     def score_parts(self, interaction: Interaction) -> dict[str, Tensor]:
         """Return ``y_s`` and each ``y_m`` ``(B, n_items)`` (eq. 20-21); ``{}`` without modalities.

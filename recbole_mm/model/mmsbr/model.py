@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from recbole.config import Config
@@ -41,7 +41,7 @@ from recbole_mm.model.mmsbr.pivots import (
     PivotFusion,
     first_pivots,
 )
-from recbole_mm.model.mmsbr.price import PricePreference, squared_distances
+from recbole_mm.model.mmsbr.price import PricePreference, PriceScore, squared_distances
 from recbole_mm.model.mmsbr.prices import Prices, read_prices
 from recbole_mm.model.mmsbr.settings import MMSBRSettings
 from recbole_mm.model.spaces import Vectors
@@ -308,16 +308,31 @@ class MMSBR(MMSequentialRecommender):
         """Return the mean cross-entropy over all items."""
         tables = self.item_tables()
         query = self.encode(item_seq, lengths, tables)
-        if self.price is None and not self.settings.repeat_bias:
-            items = self.match.items(tables["candidates"])
-            struck = item_seq if self.settings.train_own_items == "mask" else None
-            return mean_softmax_ce(self.match.query(query), items, target, struck)
-        rows = (query, item_seq, lengths, target)
-        row_losses = partial(self._row_losses, tuple(tables))
-        read = [*self.match.parameters()]
-        read += [] if self.price is None else [*self.price.score.parameters()]
-        read += [self.repeat_bias] if self.settings.repeat_bias else []
-        return mean_in_chunks(row_losses, rows, [*tables.values()], read)
+        if self.price is not None and not isinstance(self.price.score, PriceScore):
+            rows = (query, item_seq, lengths, target)
+            row_losses = partial(self._row_losses, tuple(tables))
+            read = [*self.match.parameters(), *self.price.score.parameters()]
+            return mean_in_chunks(row_losses, rows, [*tables.values()], read)
+        held = _without_padding(item_seq, lengths)
+        return mean_softmax_ce(
+            *self._as_product(query, tables),
+            target,
+            item_seq if self.settings.train_own_items == "mask" else None,
+            bonus=(held, self.repeat_bias) if self.settings.repeat_bias else None,
+        )
+
+    def _as_product(self, query: Tensor, tables: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what multiplies to interest and price, but for a number per row.
+
+        One product of rows and items in the place of two and of four sums.
+        """
+        asked = self.match.query(query[:, : self.size])
+        items = self.match.items(tables["candidates"])
+        if self.price is None:
+            return asked, items
+        price = cast(PriceScore, self.price.score)
+        left, right = price.as_product(query[:, self.size :], tables["price"])
+        return torch.cat([asked, left], dim=1), torch.cat([items, right], dim=1)
 
     def _row_losses(
         self, names: tuple[str, ...], query: Tensor, item_seq: Tensor, lengths: Tensor,

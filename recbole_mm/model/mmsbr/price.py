@@ -100,6 +100,16 @@ class PriceScore(nn.Module):
         """Return the addition, of the shape of both arguments."""
         return -self.log_gamma.exp() * distance
 
+    def as_product(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries and items whose products are the addition but for a number per row.
+
+        ``-gamma |u - v|^2 = gamma (2 u . v - |v|^2)`` less ``gamma |u|^2``, which a softmax does
+        not see: ``(B, D)`` and ``(N, D)`` give ``(B, D + 1)`` and ``(N, D + 1)``.
+        """
+        gamma = self.log_gamma.exp()
+        query = torch.cat([2.0 * left, -left.new_ones(len(left), 1)], dim=1)
+        return gamma * query, torch.cat([right, right.square().sum(dim=1, keepdim=True)], dim=1)
+
 
 class PricePreference(nn.Module):
     """Gaussians of items and sessions, made of price level and category.

@@ -5,7 +5,12 @@ Symbols: ``P`` points, ``K`` interests, ``d`` width, ``B`` sessions, ``Q`` inter
 
 from __future__ import annotations
 
+import warnings
+
 import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 # Cells of a table of points x interests that are held at once, 4 MiB in float32.
@@ -17,8 +22,7 @@ ROUNDS = 5
 def find_interests(points: Tensor, count: int, seed: int) -> Tensor:
     """Return the centres of k-means.
 
-    It starts at points drawn without replacement; a centre that no point is nearest to stays where
-    it is. Memory grows with ``P + K``, time with ``P * K``.
+    It starts at points drawn without replacement.
 
     Parameters
     ----------
@@ -35,13 +39,14 @@ def find_interests(points: Tensor, count: int, seed: int) -> Tensor:
         ``(K, d)``.
     """
     drawn = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:count]
-    centres = points[drawn.to(points.device)]
-    for _ in range(ROUNDS):
-        labels = nearest(points, centres)
-        sums = torch.zeros_like(centres).index_add_(0, labels, points)
-        sizes = torch.bincount(labels, minlength=count).unsqueeze(1)
-        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
-    return centres
+    known = points.cpu().numpy()
+    fit = KMeans(count, init=known[drawn.numpy()], n_init=1, max_iter=ROUNDS, tol=0.0)
+    # Several threads add up in the order in which they end: not the same bits each time.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        # Five rounds need not settle, and equal points make fewer groups than centres.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = fit.fit(known).cluster_centers_
+    return torch.from_numpy(found).to(points)
 
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:

@@ -246,14 +246,14 @@ class MISSRec(MMSequentialRecommender):
             query, alike = self._encode(item_seq, lengths, tables)
             rows = (query, item_seq, interaction[self.ITEM_ID])
             read = [] if self.fusion_factor is None else [self.fusion_factor]
-            main = mean_in_chunks(self._row_losses, rows, (tables["candidates"],), read)
+            # A row per view, so that chunks are cut by the tables of scores that are held.
+            views = tables["candidates"].view(-1, self.settings.hidden_size)
+            main = mean_in_chunks(self._row_losses, rows, (views,), read)
         return main, self.settings.diversity_weight * alike.mean()
 
-    def _row_losses(
-        self, query: Tensor, item_seq: Tensor, target: Tensor, candidates: Tensor
-    ) -> Tensor:
-        """Return the cross-entropy ``(b,)`` of rows."""
-        scores = self._all_fused(query, candidates).sum(dim=0)
+    def _row_losses(self, query: Tensor, item_seq: Tensor, target: Tensor, views: Tensor) -> Tensor:
+        """Return the cross-entropy ``(b,)`` of rows, given views ``(N V, d)``."""
+        scores = self._all_fused(query, views.view(self.n_items, -1)).sum(dim=0)
         if self.settings.train_own_items == "mask":
             scores = losses.without_own_items(scores, item_seq, target)
         # Column 0 is no item and must not take part in the softmax.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.model.mmsbr.settings import Use
 from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option
+from recbole_mm.model.srim.settings import SRIMSettings
 
+V = TypeVar("V", bound="VectorSettings")
 # Taken where modalities are not named, as far as there are vectors.
 USUAL = ("text", "image")
 
@@ -31,6 +33,24 @@ class VectorSettings(ModelSettings):
         "Item vectors that are features beside the columns of selected_features, such as "
         "[text, image]; [] leaves the model as RecBole has it.",
     )
+
+    @classmethod
+    def of(cls: type[V], config: Mapping[str, object]) -> V:
+        """Read the settings; see the base class.
+
+        Raises
+        ------
+        ConfigError
+            Neither columns nor modalities are features.
+        """
+        found = super().of(config)
+        if not found.modalities and not config["selected_features"]:
+            raise ConfigError(
+                f"{config['model']} was given no item feature. Expected columns in "
+                "--selected_features, vectors in --modalities (such as --modalities='[text]'), or "
+                "both."
+            )
+        return found
 
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""
@@ -85,6 +105,50 @@ class LLM2BERT4RecSettings(StockTransformerSettings):
     transform: Literal["mask_itemseq"] = option(
         "mask_itemseq", "RecBole's preparation of a batch: items of the history are masked."
     )
+
+
+@dataclass(frozen=True)
+class DIMOSettings(SRIMSettings):
+    """Settings of `DIMO`: what it shares with SRIM, and weights of its own."""
+
+    w_co: float = option(1.0, "Weight of the co-occurrence loss; 0 switches it off.", min=0)
+    w_proxy: float = option(0.02, "Weight of the proxy loss; 0 switches it off.", min=0)
+    w_counterfactual: float = option(
+        0.02, "Weight of the counterfactual loss; 0 switches it off.", min=0
+    )
+    gcn: Literal["residual"] = fixed("residual")
+    graph_diag: Literal[False] = fixed(False)
+    attention: Literal["full"] = fixed("full")
+    att_bias: Literal[True] = fixed(True)
+    session_pool: Literal["last"] = fixed("last")
+    session_residual: Literal[False] = fixed(False)
+    session_map: Literal["none"] = fixed("none")
+    position_weights: Literal[False] = fixed(False)
+    score: Literal["dot"] = fixed("dot")
+    temperature: float = fixed(1.0)
+    main_loss: Literal["ce"] = fixed("ce")
+    co: Literal["infonce"] = fixed("infonce")
+    co_pos_weight: Literal["count"] = fixed("count")
+    # SRIM's own losses.
+    align: Literal["paper"] = fixed("paper")
+    align_temperature: float = fixed(1.0)
+    align_rows: int = fixed(0)
+    w_align: float = fixed(0.0)
+    w_joint: float = fixed(0.0)
+
+
+@dataclass(frozen=True)
+class OfficialDIMOSettings(DIMOSettings):
+    """Settings of `OfficialDIMO`: sizes, weights and dropouts are left to choose."""
+
+    train_own_items: Literal["keep"] = fixed("keep")
+    branches: Literal["both"] = fixed("both")
+    content: Literal["random"] = fixed("random")
+    # The released model has no use for these.
+    modalities: tuple[str, ...] = fixed(())
+    feature_norm: Literal["none"] = fixed("none")
+    feature_pca: int = fixed(0)
+    co_samples: int = fixed(0)
 
 
 @dataclass(frozen=True)

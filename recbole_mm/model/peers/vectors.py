@@ -22,7 +22,6 @@ from recbole.model.layers import FeatureSeqEmbLayer
 from recbole.model.sequential_recommender import fdsa, gru4recf, sasrecf
 from torch import Tensor, nn
 
-from recbole_mm.errors import ConfigError
 from recbole_mm.model.layers import TINY
 from recbole_mm.model.peers.settings import VectorSettings
 
@@ -120,7 +119,7 @@ class ReadsVectors(SequentialRecommender):
     Raises
     ------
     ConfigError
-        If there are neither columns nor modalities.
+        See `VectorSettings.of`.
     FeatureError
         If a modality's features are missing.
     """
@@ -134,12 +133,6 @@ class ReadsVectors(SequentialRecommender):
     def __init__(self, config: Config, dataset: SessionDataset) -> None:
         self.settings = VectorSettings.of(config)
         names, columns = self.settings.modalities, config["selected_features"]
-        if not names and not columns:
-            raise ConfigError(
-                f"{config['model']} was given no item feature. Expected columns in "
-                "--selected_features, vectors in --modalities (such as --modalities='[text]'), or "
-                "both."
-            )
         super().__init__(config if columns else OneColumn(config, dataset.iid_field), dataset)
         if names:
             vectors = {name: self._feature(dataset, name) for name in names}

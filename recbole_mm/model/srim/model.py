@@ -269,12 +269,15 @@ class SRIM(MMSequentialRecommender):
 
     def calculate_loss(self, interaction: Interaction) -> tuple[Tensor, ...]:
         """Return the weighted parts named in ``loss_names``, scalars (eq. 16)."""
+        item_seq, lengths = self.inputs(interaction)
+        target = interaction[self.ITEM_ID]
         with self.full_precision():
             tables = self.item_tables()
-            item_seq, lengths = self.inputs(interaction)
             encoded = self._encoded(item_seq, lengths, tables)
-            target = interaction[self.ITEM_ID]
-            parts = [self._main(self._queries(encoded), tables["candidates"], item_seq, target)]
+            queries = self._queries(encoded)
+        # The scores of all items are most of a step: theirs alone are products of fewer bits.
+        parts = [self._main(queries, tables["candidates"], item_seq, target)]
+        with self.full_precision():
             step = Step(item_seq, target, interaction[self.USER_ID], encoded, tables)
             for name, term in self.terms.items():
                 parts.append(self.weights[name] * self.reduced(term(step)))

@@ -23,7 +23,7 @@ from recbole_mm.model import layers
 from recbole_mm.model.released import FirstEpochDropout
 from recbole_mm.model.srim import losses
 from recbole_mm.model.srim.model import SRIM
-from recbole_mm.model.srim.settings import OfficialSRIMSettings
+from recbole_mm.model.srim.settings import OfficialSRIMSettings, SRIMSettings
 from recbole_mm.model.srim.terms import CooccurrenceContrast, PairMaps, Step
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class ReleasedContrast(CooccurrenceContrast):
 
     fixed: Tensor
 
-    def __init__(self, settings: OfficialSRIMSettings, graph: ItemGraph) -> None:
+    def __init__(self, settings: SRIMSettings, graph: ItemGraph) -> None:
         super().__init__(settings, graph)
         strangers = first_strangers(graph.counts, self.n_neighbors)
         self.register_buffer("fixed", torch.from_numpy(strangers), persistent=False)

@@ -85,8 +85,8 @@ class SRIMSettings(TrainedSettings):
     align_temperature: float = option(0.1, "Temperature of align: infonce.", above=0)
     align_rows: int = option(
         0,
-        "Rows at most that align: infonce compares with one another; larger batches fall into parts "
-        "of about equal size. 0 compares all rows of a batch.",
+        "Rows at most that align: infonce compares with one another; larger batches fall into "
+        "parts of about equal size. 0 compares all rows of a batch.",
         min=0,
     )
     co: Literal["infonce", "ratio"] = option(

@@ -6,6 +6,8 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
+from recbole_mm.model.losses import softmax_ce, without_own_items
+
 DROPOUTS = ("dropout_tokens", "dropout_encoder", "dropout_fusion", "dropout_price")
 
 
@@ -86,6 +88,34 @@ def test_ids_behind_the_end_of_a_session_do_not_count(build, make_data, evaluate
     soiled = Interaction({**rows, "item_id_list": soiled})
     assert torch.equal(evaluate(model, soiled), evaluate(model, clean))
     assert torch.equal(model.predict(soiled), model.predict(clean))
+
+
+@pytest.mark.parametrize("own", ["keep", "mask"])
+@pytest.mark.parametrize("score", ["dot", "cosine"])
+def test_the_loss_is_that_of_the_scores(build, make_data, own, score):
+    """Its gradient too, though it is made of one product and the scores of several parts."""
+    data = make_data()
+    model, rows = (
+        build(data=data, score=score, train_own_items=own, w_con=0).eval(),
+        data.inter_feat,
+    )
+    with torch.no_grad():
+        model.repeat_bias.fill_(0.7)
+    (found,) = model.calculate_loss(rows)
+    scores = model.full_sort_predict(rows)
+    if own == "mask":
+        scores = without_own_items(scores, rows["item_id_list"], rows["item_id"])
+    expected = softmax_ce(scores, rows["item_id"]).mean()
+    torch.testing.assert_close(found, expected)
+    weights = dict(model.named_parameters())
+    left, right = (
+        torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for loss in (found, expected)
+    )
+    for name, one, other in zip(weights, left, right, strict=True):
+        assert (one is None) == (other is None), name
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6, msg=name)
 
 
 def test_item_vectors_are_made_once_per_evaluation(build, make_data, evaluate, losses, monkeypatch):
