@@ -15,8 +15,8 @@ import common
 
 ROWS, WIDTH = 2048, 64
 ITEMS = (5_000, 20_000, 100_000)
-QUICK = {"ROWS": 64, "ITEMS": (500, 1_000), "BEYOND": 2_000, "DRAWN": 50}
 DRAWN = 2048
+QUICK = {"ROWS": 64, "ITEMS": (500, 1_000), "DRAWN": 100, "BEYOND": 2_000}
 BEYOND = 1_000_000  # only by chunks
 
 
@@ -156,7 +156,7 @@ def report() -> None:
         "times faster",
         "times smaller",
     )
-    common.table(header, rows)
+    common.table(header, rows, "The head alone")
     made = common.run_part("sasrec", n_items=BEYOND)
     cells = (BEYOND, *(made[name] for name in ("step", "train_mb", "chunk", "score", "peak_mb")))
     header = ("items", "step s", "peak MiB", "rows scored", "s", "peak MiB of all")
