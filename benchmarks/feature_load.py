@@ -44,6 +44,9 @@ def stock(folder: str, vectors: bool) -> dict[str, Any]:
     from recbole.config import Config
     from recbole.data.dataset import SequentialDataset
 
+    from recbole_mm import compat
+
+    compat.restore_numpy_names()
     columns: dict[str, Any] = {"inter": ["session_id", "item_id", "timestamp"]}
     settings: dict[str, Any] = {
         "data_path": folder, "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
@@ -55,7 +58,8 @@ def stock(folder: str, vectors: bool) -> dict[str, Any]:
         settings["alias_of_item_id"] = ["text_id"]
         settings["preload_weight"] = {"text_id": "text_emb"}
     config = Config(model="SASRec", dataset=NAME, config_dict=settings)
-    return {"seconds": common.seconds(lambda: SequentialDataset(config))}
+    with compat.lengths_of_cells():
+        return {"seconds": common.seconds(lambda: SequentialDataset(config))}
 
 
 def report() -> None:

@@ -121,14 +121,17 @@ def test_equal_seeds_give_equal_steps(build, dataset):
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
-def test_mixed_precision_leaves_the_model_in_float32(build, dataset, parts):
+def test_mixed_precision_reaches_the_softmax_alone(build, dataset, parts):
     model = build().eval()
     plain = parts(model, dataset.inter_feat)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = parts(model, dataset.inter_feat)
         scores = model.full_sort_predict(dataset.inter_feat)
     assert scores.dtype == torch.float32
-    assert all(torch.equal(plain[name], mixed[name]) for name in plain)
+    main, others = "main", [name for name in plain if name != "main"]
+    assert not torch.equal(plain[main], mixed[main])
+    torch.testing.assert_close(plain[main], mixed[main], rtol=0.01, atol=0.0)
+    assert others and all(torch.equal(plain[name], mixed[name]) for name in others)
 
 
 class NoLargeTensor(TorchDispatchMode):
