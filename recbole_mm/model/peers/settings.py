@@ -10,7 +10,7 @@ from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.model.mmsbr.settings import Use
 from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option
-from recbole_mm.model.srim.settings import SRIMSettings
+from recbole_mm.model.srim.settings import ReleasedGraphSettings
 
 V = TypeVar("V", bound="VectorSettings")
 # Taken where modalities are not named, as far as there are vectors.
@@ -108,7 +108,7 @@ class LLM2BERT4RecSettings(StockTransformerSettings):
 
 
 @dataclass(frozen=True)
-class DIMOSettings(SRIMSettings):
+class DIMOSettings(ReleasedGraphSettings):
     """Settings of `DIMO`: what it shares with SRIM, and weights of its own."""
 
     w_co: float = option(1.0, "Weight of the co-occurrence loss; 0 switches it off.", min=0)
@@ -116,23 +116,8 @@ class DIMOSettings(SRIMSettings):
     w_counterfactual: float = option(
         0.02, "Weight of the counterfactual loss; 0 switches it off.", min=0
     )
-    gcn: Literal["residual"] = fixed("residual")
-    graph_diag: Literal[False] = fixed(False)
     attention: Literal["full"] = fixed("full")
-    att_bias: Literal[True] = fixed(True)
-    session_pool: Literal["last"] = fixed("last")
-    session_residual: Literal[False] = fixed(False)
-    session_map: Literal["none"] = fixed("none")
-    position_weights: Literal[False] = fixed(False)
-    score: Literal["dot"] = fixed("dot")
-    temperature: float = fixed(1.0)
-    main_loss: Literal["ce"] = fixed("ce")
-    co: Literal["infonce"] = fixed("infonce")
-    co_pos_weight: Literal["count"] = fixed("count")
     # SRIM's own losses.
-    align: Literal["paper"] = fixed("paper")
-    align_temperature: float = fixed(1.0)
-    align_rows: int = fixed(0)
     w_align: float = fixed(0.0)
     w_joint: float = fixed(0.0)
 

@@ -132,15 +132,11 @@ class SRIMSettings(TrainedSettings):
 
 
 @dataclass(frozen=True)
-class OfficialSRIMSettings(SRIMSettings):
-    """Settings of `OfficialSRIM`: sizes, weights and dropouts are left to choose."""
+class ReleasedGraphSettings(SRIMSettings):
+    """What the released codes of SRIM and of DIMO, its forerunner, leave no choice of."""
 
-    train_own_items: Literal["keep"] = fixed("keep")
-    branches: Literal["both"] = fixed("both")
-    content: Literal["random"] = fixed("random")
     gcn: Literal["residual"] = fixed("residual")
     graph_diag: Literal[False] = fixed(False)
-    attention: Literal["direct"] = fixed("direct")
     att_bias: Literal[True] = fixed(True)
     session_pool: Literal["last"] = fixed("last")
     session_residual: Literal[False] = fixed(False)
@@ -151,11 +147,21 @@ class OfficialSRIMSettings(SRIMSettings):
     main_loss: Literal["ce"] = fixed("ce")
     co: Literal["infonce"] = fixed("infonce")
     co_pos_weight: Literal["count"] = fixed("count")
-    # The released model has no use for these: no features, and an alignment of its own.
-    modalities: tuple[str, ...] = fixed(())
-    feature_norm: Literal["none"] = fixed("none")
-    feature_pca: int = fixed(0)
     align: Literal["paper"] = fixed("paper")
     align_temperature: float = fixed(1.0)
     align_rows: int = fixed(0)
+
+
+@dataclass(frozen=True)
+class OfficialSRIMSettings(ReleasedGraphSettings):
+    """Settings of `OfficialSRIM`: sizes, weights and dropouts are left to choose."""
+
+    train_own_items: Literal["keep"] = fixed("keep")
+    branches: Literal["both"] = fixed("both")
+    content: Literal["random"] = fixed("random")
+    attention: Literal["direct"] = fixed("direct")
+    # The released model has no use for these: no features.
+    modalities: tuple[str, ...] = fixed(())
+    feature_norm: Literal["none"] = fixed("none")
+    feature_pca: int = fixed(0)
     co_samples: int = fixed(0)
