@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from recbole_mm.errors import ConfigError
+from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.model import chunked
 from recbole_mm.model.base import MMSequentialRecommender
 from recbole_mm.model.sampled import ItemSampler, sampling
@@ -120,8 +120,12 @@ class Product(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Refuse what does not ask through torch's own functions."""
-        raise NotImplementedError(f"{func} of a product that was put off")
+        """Refuse what goes around torch's functions: here the gradient would be lost."""
+        raise TrainingError(
+            f"{func} was asked of the scores of all items around torch's functions, and they are "
+            "not computed yet. Lower train_batch_size so that rows x items stay below "
+            f"{chunked.PLAIN:,}."
+        )
 
 
 def _computed(one: Any) -> Any:

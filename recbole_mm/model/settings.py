@@ -14,11 +14,13 @@ Nothing here or in a model's ``settings.py`` imports torch: the command line rea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.keys import Key
 
@@ -47,6 +49,21 @@ def option(default: object, help: str, **limits: float) -> Any:
 def fixed(value: object) -> Any:
     """Declare what a variant of a model leaves no choice of: its code reads it, no key sets it."""
     return field(default=value, init=False)
+
+
+def require_heads(n_heads: int, width: int, key: str) -> None:
+    """Check that the heads of an attention divide the width that ``key`` names.
+
+    Raises
+    ------
+    ConfigError
+        They do not; names a number that would.
+    """
+    if width % n_heads:
+        raise ConfigError(
+            f"n_heads={n_heads} does not divide {key}={width}; choose a divisor, for example "
+            f"--n_heads={math.gcd(n_heads, width)}"
+        )
 
 
 @dataclass(frozen=True)

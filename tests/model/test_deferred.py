@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recbole_mm import compat, stock
 from recbole_mm.config import MMConfig
-from recbole_mm.errors import ConfigError
+from recbole_mm.errors import ConfigError, TrainingError
 from recbole_mm.model import chunked
 from recbole_mm.model.deferred import REACHED, Product, deferring, loss_over_items
 from recbole_mm.model.sampled import ItemSampler
@@ -186,6 +186,14 @@ def test_any_use_of_a_product_is_what_torch_makes_of_it(form: str) -> None:
         strict=True,
     ):
         torch.testing.assert_close(left, right)
+
+
+def test_what_goes_around_torch_functions_is_refused() -> None:
+    query, items, _ = tables()
+    product = Product(query, items.T)
+    with torch._C.DisableTorchFunctionSubclass(), pytest.raises(TrainingError) as caught:
+        product.exp()
+    assert "aten.exp" in str(caught.value) and "train_batch_size" in str(caught.value)
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -13,7 +13,7 @@ from typing import Literal
 
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
-from recbole_mm.model.settings import TrainedSettings, option
+from recbole_mm.model.settings import TrainedSettings, option, require_heads
 
 # Taken where modalities are not named, as far as there are vectors.
 USUAL = ("text", "image")
@@ -103,11 +103,7 @@ class MDSRecSettings(TrainedSettings):
 
     def __post_init__(self) -> None:
         """Check what two keys must have in common."""
-        if self.hidden_size % self.n_heads:
-            raise ConfigError(
-                f"n_heads={self.n_heads} does not divide hidden_size={self.hidden_size}; "
-                "choose a divisor, for example --n_heads=2"
-            )
+        require_heads(self.n_heads, self.hidden_size, "hidden_size")
 
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""

@@ -6,30 +6,20 @@ The code is the authors' repository at commit 4ff44ea. docs/peers.md sets it bes
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from recbole_mm.graph.cooccurrence import ItemGraph
 from recbole_mm.model.peers.dimo import DIMO, Proxy, signed
 from recbole_mm.model.peers.settings import OfficialDIMOSettings
-from recbole_mm.model.released import FirstEpochDropout
-from recbole_mm.model.srim.official import ReleasedContrast, ReleasedJointInference
+from recbole_mm.model.srim.official import ReleasedContrast, ReleasedCounts, ReleasedJointInference
 from recbole_mm.model.srim.terms import Step
 
-if TYPE_CHECKING:
-    from recbole_mm.data.session_dataset import SessionDataset
 
-
-class OfficialDIMO(FirstEpochDropout, DIMO):
+class OfficialDIMO(ReleasedCounts, DIMO):
     """DIMO with two free tables, and the counts, losses and dropout of the released code."""
 
     Settings = OfficialDIMOSettings
     settings: OfficialDIMOSettings
-
-    def build_graph(self, dataset: SessionDataset) -> ItemGraph:
-        """Count pairs of positions, so that repeated items weigh more."""
-        return self._counted(dataset, dataset.train_sessions, "mult")
 
     def build_term(self, name: str) -> nn.Module:
         """Return the auxiliary loss of that name."""
@@ -38,10 +28,6 @@ class OfficialDIMO(FirstEpochDropout, DIMO):
         if name == "counterfactual":
             return ReleasedCounterfactual(self.graph, self.settings.n_neighbors)
         return ReleasedContrast(self.settings, self.graph)
-
-    def reduced(self, values: Tensor) -> Tensor:
-        """Sum over rows or items, so that a loss grows with the batch or the catalogue."""
-        return values.sum()
 
 
 class ReleasedProxy(Proxy):

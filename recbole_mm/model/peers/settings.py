@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
 from recbole_mm.model.mmsbr.settings import Use
-from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option
+from recbole_mm.model.settings import ModelSettings, TrainedSettings, fixed, option, require_heads
 from recbole_mm.model.srim.settings import ReleasedGraphSettings
 
 V = TypeVar("V", bound="VectorSettings")
@@ -172,11 +172,7 @@ class CoHHNSettings(TrainedSettings):
     attn_dropout_prob: float = option(0.2, "Share of its weights dropped.", min=0, below=1)
 
     def __post_init__(self) -> None:
-        if self.embedding_size % self.n_heads:
-            raise ConfigError(
-                f"n_heads={self.n_heads} does not divide embedding_size={self.embedding_size}; "
-                "choose a divisor, for example --n_heads=2"
-            )
+        require_heads(self.n_heads, self.embedding_size, "embedding_size")
 
 
 @dataclass(frozen=True)
@@ -221,11 +217,7 @@ class MISSRecSettings(TrainedSettings):
             raise ConfigError(
                 "modalities = [] leaves MISSRec no interests; expected at least one, such as [text]"
             )
-        if self.hidden_size % self.n_heads:
-            raise ConfigError(
-                f"n_heads={self.n_heads} does not divide hidden_size={self.hidden_size}; "
-                "choose a divisor, for example --n_heads=2"
-            )
+        require_heads(self.n_heads, self.hidden_size, "hidden_size")
 
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""
@@ -280,11 +272,7 @@ class UniSRecSettings(TrainedSettings):
                 "modalities = [] leaves UniSRec nothing to adapt; expected at least one, such as "
                 "[text]"
             )
-        if self.hidden_size % self.n_heads:
-            raise ConfigError(
-                f"n_heads={self.n_heads} does not divide hidden_size={self.hidden_size}; "
-                "choose a divisor, for example --n_heads=2"
-            )
+        require_heads(self.n_heads, self.hidden_size, "hidden_size")
 
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""

@@ -32,18 +32,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class OfficialSRIM(FirstEpochDropout, SRIM):
-    """SRIM with the graph's counts, the losses and the dropout of the released code.
+class ReleasedCounts(FirstEpochDropout, SRIM):
+    """The graph's counts, sums of losses and dropout that the codes of SRIM and DIMO share."""
+
+    def build_graph(self, dataset: SessionDataset) -> ItemGraph:
+        """Count pairs of positions, so that repeated items weigh more."""
+        return self._counted(dataset, dataset.train_sessions, "mult")
+
+    def reduced(self, values: Tensor) -> Tensor:
+        """Sum over rows or items, so that a loss grows with the batch or the catalogue."""
+        return values.sum()
+
+
+class OfficialSRIM(ReleasedCounts):
+    """SRIM with the counts, the losses and the dropout of the released code.
 
     The graph is that of the training sessions; `OfficialLeakySRIM` has the released one.
     """
 
     Settings = OfficialSRIMSettings
     settings: OfficialSRIMSettings
-
-    def build_graph(self, dataset: SessionDataset) -> ItemGraph:
-        """Count pairs of positions, so that repeated items weigh more."""
-        return self._counted(dataset, dataset.train_sessions, "mult")
 
     def build_term(self, name: str) -> nn.Module:
         """Return the auxiliary loss of that name."""
@@ -52,10 +60,6 @@ class OfficialSRIM(FirstEpochDropout, SRIM):
         if name == "joint":
             return ReleasedJointInference(self.graph, self.settings.n_neighbors)
         return ReleasedContrast(self.settings, self.graph)
-
-    def reduced(self, values: Tensor) -> Tensor:
-        """Sum over rows or items, so that a loss grows with the batch or the catalogue."""
-        return values.sum()
 
 
 class OfficialLeakySRIM(OfficialSRIM):

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from recbole_mm.errors import ConfigError
 from recbole_mm.files import Plain
-from recbole_mm.model.settings import TrainedSettings, fixed, option
+from recbole_mm.model.settings import TrainedSettings, fixed, option, require_heads
 
 # Taken where modalities are not named, as far as there are vectors.
 USUAL = ("text", "image", "price")
@@ -106,11 +105,8 @@ class SRIMSettings(TrainedSettings):
 
     def __post_init__(self) -> None:
         """Check the settings against each other."""
-        if self.attention != "none" and self.embedding_size % self.n_heads:
-            raise ConfigError(
-                f"n_heads={self.n_heads} does not divide embedding_size={self.embedding_size}; "
-                "choose a divisor, for example --n_heads=4"
-            )
+        if self.attention != "none":
+            require_heads(self.n_heads, self.embedding_size, "embedding_size")
 
     def feature_files(self, available: Sequence[str]) -> tuple[str, ...]:
         """Return the modalities whose feature files are read; see the base class."""
